@@ -1,0 +1,59 @@
+# The one task list, for people and for CI. `make help` prints it.
+PYTHON ?= python3.11
+PIP_ARGS ?=
+VENV := .venv
+READY := $(VENV)/.ready
+# Stage commands in dvc.yaml say `python`; it has to be this environment's.
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export PYTHONUNBUFFERED := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo run repro test test-slow lint format check-types bench constraints ui clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is not installed; name another Python 3.11 with PYTHON=/path/to/python"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install $(PIP_ARGS) --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+setup: $(READY) ## create .venv with the exact versions of constraints.txt
+
+demo: setup ## run the whole pipeline on the embedded data set
+	python -m flows.retrain
+
+repro: setup ## the same stages through DVC alone, one after another
+	dvc repro
+
+test: setup ## lint, types and all quick tests
+	ruff check .
+	ruff format --check .
+	mypy
+	python -m pytest
+
+test-slow: setup ## the tests on real data sets (minutes)
+	python -m pytest -m slow
+
+lint: setup ## ruff and mypy
+	ruff check .
+	ruff format --check .
+	mypy
+
+format: setup ## rewrite the code in the house's style
+	ruff check --fix .
+	ruff format .
+
+bench: setup ## print the benchmark tables
+	python benchmarks/training.py
+	python benchmarks/prepare.py
+
+ui: setup ## MLflow's pages on http://127.0.0.1:5000
+	mlflow ui --host 127.0.0.1 --backend-store-uri "$$(python -m pipeline where tracking)"
+
+constraints: setup ## write constraints.txt anew from .venv
+	{ sed -n 1p constraints.txt; $(VENV)/bin/python -m pip freeze --exclude-editable | sed 's/+cpu//'; } > constraints.new && mv constraints.new constraints.txt
+
+clean: ## remove everything that a run made, but not the registry (mlflow.db, mlartifacts)
+	rm -rf data/raw data/prepared data/reference models evaluation report registration.json .checkpoints

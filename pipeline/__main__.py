@@ -1,0 +1,80 @@
+"""One command a stage: `python -m pipeline train dcgan`. Nothing heavy is imported before it is needed."""
+
+import argparse
+import importlib
+import signal
+import sys
+
+from pipeline.errors import ChorusError
+
+STAGES = {
+    "ingest": "read the named source into data/raw",
+    "prepare": "decode, check, resize and split into data/prepared",
+    "reference": "train the extractors and featurise the real images",
+    "train": "train one family's members",
+    "evaluate": "sample and measure one family's candidates",
+    "fuse": "try every fusion strategy and keep the best",
+    "judge": "score members and strategies on the gate split",
+    "register": "write the report and register the fused model",
+}
+OF_A_FAMILY = ("train", "evaluate")
+
+
+def parser() -> argparse.ArgumentParser:
+    root = argparse.ArgumentParser(prog="python -m pipeline", description="The stages that dvc.yaml describes.")
+    commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, what in STAGES.items():
+        command = commands.add_parser(name, help=what, description=what)
+        if name in OF_A_FAMILY:
+            command.add_argument("family", help="a name under `families` in params.yaml")
+    commands.add_parser("check", help="validate params.yaml and print nothing else than what is wrong")
+    commands.add_parser("verify", help="check that the registry holds the fused model; register it if not")
+    where = commands.add_parser("where", help="print where something is kept")
+    where.add_argument("what", choices=["tracking"])
+    return root
+
+
+def dispatch(arguments: argparse.Namespace) -> None:
+    """Run one command; heavy imports happen here, one command's only."""
+    from pipeline.project import Project
+
+    if arguments.command == "where":
+        from pipeline.tracking import tracking_uri
+
+        print(tracking_uri())
+        return
+    project = Project.load()
+    if arguments.command == "check":
+        return
+    if arguments.command == "verify":
+        from pipeline.stages.register import verify
+
+        verify(project)
+        return
+    stage = importlib.import_module(f"pipeline.stages.{arguments.command}")
+    if arguments.command in OF_A_FAMILY:
+        if arguments.family not in project.params.families:
+            known = ", ".join(project.params.families)
+            raise ChorusError(f"params.yaml has no family '{arguments.family}'; it has: {known}")
+        stage.run(project, arguments.family)
+    else:
+        stage.run(project)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Return the exit status: 0, 2 for bad input, 130 after an interrupt, 143 after SIGTERM."""
+    arguments = parser().parse_args(argv)
+    # SIGTERM unwinds like Ctrl-C, so that temporary files go and runs are closed; training handles it itself.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        dispatch(arguments)
+    except ChorusError as error:
+        print(f"chorus: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,47 @@
+"""The device, precision and threads that a stage computes with."""
+
+import os
+from dataclasses import dataclass
+
+import torch
+
+from pipeline.errors import ChorusError
+from pipeline.params import Compute
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A device and the dtype that autocast uses on it (`None`: no autocast, plain fp32)."""
+
+    device: torch.device
+    autocast: torch.dtype | None
+
+    def autocasting(self) -> torch.autocast:
+        """Return the autocast context of this runtime (a disabled one in fp32)."""
+        return torch.autocast(self.device.type, dtype=self.autocast or torch.bfloat16, enabled=self.autocast is not None)
+
+
+def bf16_is_fast(device: torch.device) -> bool:
+    """Whether the processor multiplies bfloat16 matrices in hardware."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    # oneDNN emulates bf16 slowly on processors without these instructions.
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def set_up(compute: Compute) -> Runtime:
+    """Set this process's thread count and resolve `auto`; raises `ChorusError` for a device that is not there.
+
+    The thread count is a parameter, not a guess, because results depend on it in their last bits: a stage gives the
+    same files whoever starts it.
+    """
+    torch.set_num_threads(compute.threads)
+    os.environ["OMP_NUM_THREADS"] = str(compute.threads)
+    name = compute.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ChorusError("compute.device is 'cuda' but torch sees no CUDA device; use 'auto' or 'cpu'")
+    device = torch.device(name)
+    half = compute.precision == "bf16" or (compute.precision == "auto" and bf16_is_fast(device))
+    return Runtime(device, torch.bfloat16 if half else None)

@@ -1,0 +1,3 @@
+"""Samplers, selection and fusion: tensors in, tensors out."""
+
+

@@ -1,0 +1,83 @@
+"""Networks on disk: `config.json` beside safetensors, nothing pickled."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from pipeline.errors import ChorusError
+from pipeline.files import read_json, replacing, write_json
+from pipeline.fusion.samplers import Sampler, build_sampler
+from pipeline.models._base import ModelConfig, architecture
+
+SCHEMA = 1
+CANDIDATE_ID = re.compile(r"[a-z0-9][a-z0-9_-]*(/[a-z0-9][a-z0-9_-]*){2}")
+
+
+def save_state(path: Path, module: nn.Module) -> None:
+    """Write a module's parameters and buffers as safetensors (contiguous, on the CPU), whole or not at all."""
+    state = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
+    with replacing(path) as temporary:
+        save_file(state, temporary)
+
+
+def load_state(path: Path, module: nn.Module) -> nn.Module:
+    """Load safetensors into `module` and return it; raises `ChorusError` when they do not fit or are damaged."""
+    try:
+        module.load_state_dict(load_file(path))
+    except FileNotFoundError:
+        raise ChorusError(f"{path} is missing; run `dvc repro` or `dvc pull`") from None
+    except Exception as error:  # safetensors and torch raise several kinds for damaged or foreign files
+        raise ChorusError(f"{path} does not hold weights of this network: {error}") from None
+    return module
+
+
+def save_snapshot(folder: Path, config: ModelConfig, networks: dict[str, nn.Module], **facts: Any) -> None:
+    """Write `NAME.safetensors` for each network, and `config.json` with the configuration and `facts`."""
+    for name, network in networks.items():
+        save_state(folder / f"{name}.safetensors", network)
+    write_json(folder / "config.json", {"schema": SCHEMA, "model": config.to_json(), **facts})
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """Read a snapshot's configuration; raises `ChorusError` for a schema newer than this code."""
+    content = read_json(folder / "config.json")
+    if content.get("schema") != SCHEMA:
+        raise ChorusError(f"{folder}/config.json has schema {content.get('schema')}, this code reads {SCHEMA}: update")
+    return ModelConfig(**content["model"])
+
+
+def load_generator(folder: Path, device: torch.device | str = "cpu") -> tuple[nn.Module, ModelConfig]:
+    """Load a snapshot's generator in evaluation mode."""
+    config = read_config(folder)
+    network = load_state(folder / "generator.safetensors", architecture(config.architecture).generator(config))
+    return network.to(device).eval().requires_grad_(False), config
+
+
+def load_discriminator(folder: Path, device: torch.device | str = "cpu") -> nn.Module:
+    """Load a snapshot's discriminator in evaluation mode; raises `ChorusError` where its architecture has none."""
+    config = read_config(folder)
+    build = architecture(config.architecture).discriminator
+    if build is None:
+        raise ChorusError(f"{folder}: a '{config.architecture}' has no discriminator")
+    network = load_state(folder / "discriminator.safetensors", build(config))
+    return network.to(device).eval().requires_grad_(False)
+
+
+def load_sampler(recipe: dict[str, Any], root: Path, device: torch.device | str = "cpu") -> Sampler:
+    """Build a recipe's sampler from snapshots below `root`; raises `ChorusError` for an id that leaves `root`."""
+
+    def folder(name: str) -> Path:
+        if not CANDIDATE_ID.fullmatch(name):
+            raise ChorusError(f"{name!r} is not the id of a candidate (FAMILY/MEMBER/SNAPSHOT)")
+        return root / name
+
+    return build_sampler(
+        recipe,
+        lambda name: load_generator(folder(name), device)[0],
+        lambda name: load_discriminator(folder(name), device),
+        device,
+    )
