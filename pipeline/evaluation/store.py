@@ -1,0 +1,93 @@
+"""The files of `data/reference` and `evaluation/FAMILY`: the one place that knows their layout."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import ChorusError
+from pipeline.evaluation.features import Features
+from pipeline.evaluation.ruler import Ruler, frechet_name
+from pipeline.files import read_json, write_array
+
+SCHEMA = 1
+
+
+def read_array(path: Path) -> np.ndarray:
+    """Memory-map an array; raises `ChorusError` where it is missing or damaged."""
+    try:
+        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise ChorusError(f"{path} is missing; run `dvc repro`") from None
+    except (ValueError, EOFError) as error:
+        raise ChorusError(f"{path} is not a numpy array ({error}); remove it and run `dvc repro`") from None
+    return array
+
+
+def write_features(stem: Path, features: Features) -> None:
+    """Write STEM.npy and, where there are logits, STEM_logits.npy; `stem` ends in the extractor's name."""
+    write_array(stem.parent / f"{stem.name}.npy", features.values)
+    if features.logits is not None:
+        write_array(stem.parent / f"{stem.name}_logits.npy", features.logits)
+
+
+def _read(stem: Path) -> Features:
+    logits = stem.parent / f"{stem.name}_logits.npy"
+    return Features(read_array(stem.parent / f"{stem.name}.npy"), read_array(logits) if logits.exists() else None)
+
+
+def _read_versioned(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = read_json(path)
+    if content.get("schema") != SCHEMA:
+        raise ChorusError(f"{path} has schema {content.get('schema')}, this code reads {SCHEMA}: run `dvc repro`")
+    return content
+
+
+def read_reference(reference: Path) -> dict[str, Any]:
+    """Read `reference.json`: schema, labelled, selection, judges, extractors, rulers, floors."""
+    return _read_versioned(reference / "reference.json")
+
+
+def read_features(reference: Path, split: str, name: str) -> Features:
+    """Return the features (memory-mapped) of the real images of `split` (train, val or gate)."""
+    return _read(reference / "features" / split / name)
+
+
+def write_ruler(reference: Path, ruler: Ruler) -> None:
+    """Write the arrays of a ruler that has any; which dimensions it keeps is said in `reference.json`."""
+    if ruler.mean is not None and ruler.basis is not None:
+        write_array(reference / "rulers" / f"{ruler.extractor}_mean.npy", ruler.mean)
+        write_array(reference / "rulers" / f"{ruler.extractor}_basis.npy", ruler.basis)
+
+
+def read_ruler(reference: Path, extractor: str | None = None) -> Ruler:
+    """Return an extractor's ruler; without a name the first selection extractor's, which takes the decisions."""
+    content = read_reference(reference)
+    extractor = extractor or content["selection"][0]
+    try:
+        dims = content["rulers"][extractor]["dims"]
+    except KeyError:
+        raise ChorusError(
+            f"{reference} holds no extractor '{extractor}'; it has: {', '.join(content['rulers'])}"
+        ) from None
+    name = frechet_name(extractor, dims)
+    if dims is None:
+        return Ruler(extractor, None, name)
+    arrays = [np.array(read_array(reference / "rulers" / f"{extractor}_{part}.npy")) for part in ("mean", "basis")]
+    return Ruler(extractor, dims, name, *arrays)
+
+
+def read_evaluation(folder: Path) -> dict[str, Any]:
+    """Read `evaluation/FAMILY/evaluation.json`: schema, family, models_hash, samples, candidates."""
+    return _read_versioned(folder / "evaluation.json")
+
+
+def candidate_stem(folder: Path, candidate: str, extractor: str) -> Path:
+    """Return where a candidate's features lie (without `.npy`); `folder` is `evaluation/FAMILY` of its family."""
+    _, member, snapshot = candidate.split("/")
+    return folder / member / snapshot / extractor
+
+
+def candidate_features(folder: Path, candidate: str, extractor: str) -> Features:
+    """Return the features (memory-mapped) of a candidate's samples; `candidate` is FAMILY/MEMBER/SNAPSHOT."""
+    return _read(candidate_stem(folder, candidate, extractor))
