@@ -51,14 +51,11 @@ def dispatch(arguments: argparse.Namespace) -> None:
 
         verify(project)
         return
-    stage = importlib.import_module(f"pipeline.stages.{arguments.command}")
-    if arguments.command in OF_A_FAMILY:
-        if arguments.family not in project.params.families:
-            known = ", ".join(project.params.families)
-            raise ChorusError(f"params.yaml has no family '{arguments.family}'; it has: {known}")
-        stage.run(project, arguments.family)
-    else:
-        stage.run(project)
+    family = [arguments.family] if arguments.command in OF_A_FAMILY else []
+    if not set(family) <= set(project.params.families):
+        known = ", ".join(project.params.families)
+        raise ChorusError(f"params.yaml has no family '{arguments.family}'; it has: {known}")
+    importlib.import_module(f"pipeline.stages.{arguments.command}").run(project, *family)
 
 
 def main(argv: list[str] | None = None) -> int:

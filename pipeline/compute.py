@@ -18,7 +18,9 @@ class Runtime:
 
     def autocasting(self) -> torch.autocast:
         """Return the autocast context of this runtime (a disabled one in fp32)."""
-        return torch.autocast(self.device.type, dtype=self.autocast or torch.bfloat16, enabled=self.autocast is not None)
+        return torch.autocast(
+            self.device.type, dtype=self.autocast or torch.bfloat16, enabled=self.autocast is not None
+        )
 
 
 def bf16_is_fast(device: torch.device) -> bool:

@@ -139,7 +139,7 @@ class Family(Section):
 
 
 class Evaluation(Section):
-    """How many images each candidate draws, and how many feature dimensions the ruler keeps (`auto`: by their number)."""
+    """How many images each candidate draws, and how many feature dimensions the ruler keeps (`auto`: by counts)."""
 
     samples: Annotated[int, Field(ge=64)] = 2000
     dims: Literal["auto", "all"] | Annotated[int, Field(ge=2)] = "auto"
@@ -147,7 +147,7 @@ class Evaluation(Section):
 
 
 class Fusion(Section):
-    strategies: Annotated[list[str], Field(min_length=1)] = ["best", "uniform", "weighted", "average", "vote"]
+    strategies: Annotated[list[str], Field(min_length=1)] = list(registered(pipeline.fusion.strategies))
     fit_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.5
     vote_draws: Annotated[int, Field(ge=2)] = 4
 
@@ -233,7 +233,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
 
 def parse_params(text: str) -> Params:
-    """Validate the text of a `params.yaml`; raises `ChorusError` naming each wrong key, its value and what is allowed."""
+    """Validate the text of a `params.yaml`; raises `ChorusError` naming each wrong key, its value and the remedy."""
     try:
         content = yaml.load(text, _UniqueKeyLoader)
     except yaml.YAMLError as error:

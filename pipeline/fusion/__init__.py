@@ -1,3 +1,1 @@
 """Samplers, selection and fusion: tensors in, tensors out."""
-
-

@@ -70,7 +70,7 @@ class CandidateSampler(Sampler):
 
     def __init__(self, network: nn.Module, device: torch.device | str = "cpu") -> None:
         self.network = network.to(device).eval()
-        self.latent: int = network.latent
+        self.latent = int(network.latent)  # type: ignore[arg-type]
         self.device = torch.device(device)
 
     @torch.inference_mode()
@@ -197,8 +197,14 @@ def build_sampler(
     raise ChorusError(f"unknown sampler kind {recipe.get('kind')!r} in the recipe: this code is older than the model")
 
 
-def candidates_of(recipe: dict[str, Any]) -> set[str]:
-    """Ids of all candidates whose weights a recipe needs, generators and critics alike."""
-    inner = [*recipe.get("parts", []), *([recipe["source"]] if "source" in recipe else [])]
-    own = [recipe["id"]] if recipe["kind"] == "candidate" else []
-    return set(own).union(recipe.get("critics", []), *map(candidates_of, inner))
+def networks_of(recipe: dict[str, Any]) -> dict[str, set[str]]:
+    """Return what a recipe needs: by candidate id, `generator`, `discriminator` or both."""
+    needed: dict[str, set[str]] = {}
+    if recipe["kind"] == "candidate":
+        needed[recipe["id"]] = {"generator"}
+    for name in recipe.get("critics", []):
+        needed.setdefault(name, set()).add("discriminator")
+    for inner in [*recipe.get("parts", []), *([recipe["source"]] if "source" in recipe else [])]:
+        for name, networks in networks_of(inner).items():
+            needed.setdefault(name, set()).update(networks)
+    return needed

@@ -1,0 +1,1 @@
+"""Fusion strategies: one file each; the file's name is the strategy's name in `params.yaml`."""

@@ -1,0 +1,9 @@
+"""The single candidate that is nearest to the real images: what every fusion has to beat."""
+
+from pipeline.fusion.strategies._base import Fusion, Problem, register
+
+
+@register("best")
+def best(problem: Problem) -> Fusion:
+    chosen = problem.ranked()[0]
+    return Fusion({"kind": "candidate", "id": chosen.id}, {"weights": {chosen.id: 1.0}})

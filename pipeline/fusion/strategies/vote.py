@@ -1,0 +1,15 @@
+"""Of a few draws of the uniform mixture, the one that the members' discriminators find most real on average."""
+
+from pipeline.fusion.strategies._base import Fusion, NotApplicableError, Problem, combine, register, uniform_weights
+
+
+@register("vote")
+def vote(problem: Problem) -> Fusion:
+    members = problem.best_of_each_member()
+    critics = [candidate.id for candidate in members if candidate.critic]
+    if not critics:
+        raise NotApplicableError("no member has a discriminator")
+    weights = uniform_weights(members)
+    source = combine("mixture", weights)
+    recipe = {"kind": "vote", "source": source, "critics": critics, "draws": problem.vote_draws}
+    return Fusion(recipe, {"weights": weights, "critics": critics})

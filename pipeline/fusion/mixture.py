@@ -1,0 +1,61 @@
+"""The Fréchet distance of a mixture in closed form: a convex function of its weights."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.fusion.simplex import Optimum, Vector, minimise
+
+Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class MixtureDistance:
+    """Fréchet distance of Σwᵢpᵢ from the real images, from moments alone.
+
+    means: M×d, second: M×d×d raw second moments Sᵢ + μᵢμᵢᵀ of the parts; real_mean: d, real_root: d×d symmetric root
+    Σr^½ of the real covariance. A mixture's moments are μ = Σwᵢμᵢ and Σ = ΣwᵢMᵢ − μμᵀ, so no new samples are needed.
+    The value is linear in w but for −2 tr (Σr^½ΣΣr^½)^½, and Σ is matrix-concave in w: hence convex.
+    """
+
+    means: Matrix
+    second: NDArray[np.float64]
+    real_mean: Vector
+    real_root: Matrix
+
+    @classmethod
+    def of(cls, parts: list[tuple[Vector, Matrix]], real: tuple[Vector, Matrix]) -> "MixtureDistance":
+        """Build from (mean, covariance) pairs of the parts and of the real images."""
+        means = np.stack([mean for mean, _ in parts])
+        second = np.stack([cov + np.outer(mean, mean) for mean, cov in parts])
+        values, vectors = np.linalg.eigh(real[1])
+        root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+        return cls(means, second, real[0], root)
+
+    def __call__(self, weights: Vector) -> tuple[float, Vector]:
+        """Return the distance at `weights` (M, on the simplex) and its gradient (M).
+
+        With T = Σr^½ (Σr^½ΣΣr^½)^−½ Σr^½ the gradient is gᵢ = tr Mᵢ − 2μᵢᵀμr − tr(TMᵢ) + 2μᵢᵀTμ.
+        """
+        mean = weights @ self.means
+        covariance = np.tensordot(weights, self.second, 1) - np.outer(mean, mean)
+        values, vectors = np.linalg.eigh(self.real_root @ covariance @ self.real_root)
+        roots = np.sqrt(np.maximum(values, 0))
+        # Directions without variance have no finite slope; they are left out of T, as in a pseudo-inverse.
+        inverse = np.divide(1, roots, out=np.zeros_like(roots), where=roots > 1e-10 * max(roots.max(), 1e-300))
+        half = self.real_root @ vectors
+        transport = (half * inverse) @ half.T
+        real_trace = float(np.sum(self.real_root**2))
+        value = float(np.sum((mean - self.real_mean) ** 2) + np.trace(covariance) + real_trace - 2 * roots.sum())
+        gradient = (
+            np.trace(self.second, axis1=1, axis2=2)
+            - 2 * self.means @ self.real_mean
+            - np.tensordot(self.second, transport, 2)
+            + 2 * self.means @ (transport @ mean)
+        )
+        return value, gradient
+
+    def optimum(self) -> Optimum:
+        """Return the weights of the smallest distance."""
+        return minimise(self, len(self.means))

@@ -1,0 +1,107 @@
+"""What a strategy is given, what it returns, and the registry."""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from pipeline.fusion.mixture import Matrix, MixtureDistance
+from pipeline.fusion.simplex import Vector
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A snapshot that may enter the fusion.
+
+    id: FAMILY/MEMBER/SNAPSHOT. moments: mean (d) and covariance (d×d) of its samples' features as the ruler sees them.
+    critic: whether it has a discriminator.
+    """
+
+    id: str
+    moments: tuple[Vector, Matrix]
+    critic: bool
+
+    @property
+    def member(self) -> str:
+        return self.id.rpartition("/")[0]
+
+    @property
+    def snapshot(self) -> str:
+        return self.id.rpartition("/")[2]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What strategies are fitted on: the pool, and the moments of the part of `val` that is there to fit.
+
+    distances: Fréchet distance of each candidate alone, by id.
+    """
+
+    pool: tuple[Candidate, ...]
+    real: tuple[Vector, Matrix]
+    vote_draws: int
+    distances: dict[str, float]
+
+    @classmethod
+    def of(cls, pool: tuple[Candidate, ...], real: tuple[Vector, Matrix], vote_draws: int) -> "Problem":
+        one = np.ones(1)
+        alone = {c.id: MixtureDistance.of([c.moments], real)(one)[0] for c in pool}
+        return cls(pool, real, vote_draws, alone)
+
+    def ranked(self) -> list[Candidate]:
+        """Return the pool, nearest to the real images first; equal distances in the order of ids."""
+        return sorted(self.pool, key=lambda c: (self.distances[c.id], c.id))
+
+    def best_of_each_member(self) -> list[Candidate]:
+        """Return each member's nearest snapshot, in the order of ids."""
+        best: dict[str, Candidate] = {}
+        for candidate in self.ranked():
+            best.setdefault(candidate.member, candidate)
+        return sorted(best.values(), key=lambda c: c.id)
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """A strategy's result: the recipe of a sampler, and the evidence for it (numbers that the report shows)."""
+
+    recipe: dict[str, Any]
+    evidence: dict[str, Any] = field(default_factory=dict)
+
+
+class NotApplicableError(Exception):
+    """The pool does not allow this strategy; the message says why and stands in the strategy's row."""
+
+
+Strategy = Callable[[Problem], Fusion]
+_REGISTRY: dict[str, Strategy] = {}
+
+
+def register(name: str) -> Callable[[Strategy], Strategy]:
+    """Register a function as the strategy `name`; its file in this package must bear that name."""
+
+    def add(function: Strategy) -> Strategy:
+        _REGISTRY[name] = function
+        return function
+
+    return add
+
+
+def strategy(name: str) -> Strategy:
+    """Return a registered strategy, importing its file when it is first asked for."""
+    if name not in _REGISTRY:
+        importlib.import_module(f"pipeline.fusion.strategies.{name}")
+    return _REGISTRY[name]
+
+
+def combine(kind: str, weights: dict[str, float]) -> dict[str, Any]:
+    """Return the recipe of a `mixture` or `average` of candidates; weights (by id) of zero are left out."""
+    kept = {name: weight for name, weight in weights.items() if weight > 0}
+    parts = [{"kind": "candidate", "id": name} for name in kept]
+    return {"kind": kind, "weights": list(kept.values()), "parts": parts}
+
+
+def uniform_weights(candidates: list[Candidate]) -> dict[str, float]:
+    """Return equal weights by id."""
+    return {candidate.id: 1 / len(candidates) for candidate in candidates}

@@ -1,0 +1,128 @@
+"""Fit every strategy on one part of `val`, choose on the other, and write the winner with the weights it needs."""
+
+import shutil
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.compute import Runtime, set_up
+from pipeline.errors import ChorusError
+from pipeline.evaluation import frechet, store
+from pipeline.evaluation.extractors import load_extractors
+from pipeline.evaluation.ruler import Ruler
+from pipeline.files import tree_hash, write_json
+from pipeline.fusion.samplers import draw, networks_of
+from pipeline.fusion.strategies._base import Candidate, NotApplicableError, Problem, strategy
+from pipeline.project import Project
+from pipeline.randomness import derive_seed
+from pipeline.weights import SCHEMA, load_sampler
+
+
+def run(project: Project) -> None:
+    """Write models/fused: `strategies.json` (a row for each strategy), `recipe.json` and the winner's weights."""
+    runtime = set_up(project.params.compute)
+    remove_former_families(project)
+    ruler = store.read_ruler(project.reference)
+    fit, choose = halves_of_val(project, ruler)
+    problem = Problem.of(read_pool(project, ruler), frechet.moments(fit), project.params.fusion.vote_draws)
+    rows = []
+    for name in project.params.fusion.strategies:
+        row = try_strategy(project, runtime, name, problem, ruler, choose)
+        verdict = (
+            row.get("skipped") or f"{ruler.name} {row['evidence']['choose']:.3f} at {row['evidence']['cost']:g} passes"
+        )
+        print(f"fuse  {name:<18}{verdict}", flush=True)
+        rows.append(row)
+    scored = [row for row in rows if "skipped" not in row]
+    if not scored:
+        reasons = "; ".join(f"{row['name']}: {row['skipped']}" for row in rows)
+        raise ChorusError(f"no strategy in fusion.strategies applies ({reasons}); add 'best'")
+    # Equal distances go to the cheaper sampler.
+    winner = min(scored, key=lambda row: (row["evidence"]["choose"], row["evidence"]["cost"]))
+    print(f"fuse  the winner on val is {winner['name']}", flush=True)
+    write(project, ruler, problem, rows, winner)
+
+
+def remove_former_families(project: Project) -> None:
+    """Remove what families no longer in params.yaml left in the folders that this stage depends on.
+
+    DVC leaves the outputs of a stage that is gone where they are, and they would stay in the hashes of those folders.
+    Its cache still holds them. Only folders that a stage of ours wrote are touched.
+    """
+    for folder, mark in ((project.members, "family.json"), (project.evaluation, "evaluation.json")):
+        for path in sorted(folder.glob(f"*/{mark}")):
+            if path.parent.name not in project.params.families:
+                print(f"fuse  removes {path.parent.relative_to(project.root)}: not a family any more", flush=True)
+                shutil.rmtree(path.parent)
+
+
+def halves_of_val(project: Project, ruler: Ruler) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the ruler's features of two disjoint parts of `val`: to fit on, and to choose on."""
+    real = ruler.project(store.read_features(project.reference, "val", ruler.extractor).values)
+    order = np.random.default_rng(derive_seed(project.params.seed, "fuse", "halves")).permutation(len(real))
+    cut = round(len(real) * project.params.fusion.fit_fraction)
+    if min(cut, len(real) - cut) < 2:
+        raise ChorusError(f"val has {len(real)} images: too few to fit on one part and choose on another")
+    return real[order[:cut]], real[order[cut:]]
+
+
+def read_pool(project: Project, ruler: Ruler) -> tuple[Candidate, ...]:
+    """Return the candidates of all families in params.yaml; raises `ChorusError` for an evaluation of other weights."""
+    pool = []
+    for family in project.params.families:
+        folder = project.evaluation / family
+        evaluation = store.read_evaluation(folder)
+        if evaluation["models_hash"] != tree_hash(project.members / family):
+            raise ChorusError(
+                f"evaluation/{family} measured other weights than models/members/{family} holds; run dvc repro"
+            )
+        for entry in evaluation["candidates"]:
+            features = store.candidate_features(folder, entry["id"], ruler.extractor)
+            critic = (project.members / entry["id"] / "discriminator.safetensors").exists()
+            pool.append(Candidate(entry["id"], frechet.moments(ruler.project(features.values)), critic))
+    return tuple(pool)
+
+
+def try_strategy(
+    project: Project, runtime: Runtime, name: str, problem: Problem, ruler: Ruler, choose: NDArray[np.float64]
+) -> dict[str, Any]:
+    """Return a strategy's row: its recipe, and its distance on fresh samples from the part of val it never saw."""
+    try:
+        fusion = strategy(name)(problem)
+    except NotApplicableError as reason:
+        return {"name": name, "skipped": str(reason)}
+    sampler = load_sampler(fusion.recipe, project.members, runtime.device)
+    seed = derive_seed(project.params.seed, "fuse", name)
+    images = draw(sampler, project.params.evaluation.samples, seed=seed)
+    extractor = load_extractors(project.reference, [ruler.extractor], runtime.device)[ruler.extractor]
+    sample = ruler.project(extractor.features(images).values)
+    distance = frechet.distance(*frechet.moments(sample), *frechet.moments(choose))
+    return {
+        "name": name,
+        "recipe": fusion.recipe,
+        "evidence": {**fusion.evidence, "choose": distance, "cost": sampler.cost, "samples": len(images)},
+    }
+
+
+def write(project: Project, ruler: Ruler, problem: Problem, rows: list[dict[str, Any]], winner: dict[str, Any]) -> None:
+    """Write the stage's output folder."""
+    for name, networks in sorted(networks_of(winner["recipe"]).items()):
+        target = project.fused / "members" / name
+        target.mkdir(parents=True)
+        for file in ["config.json", *(f"{network}.safetensors" for network in sorted(networks))]:
+            shutil.copyfile(project.members / name / file, target / file)
+    write_json(
+        project.fused / "strategies.json",
+        {
+            "schema": SCHEMA,
+            "ruler": ruler.name,
+            "winner": winner["name"],
+            "pool": {candidate.id: problem.distances[candidate.id] for candidate in problem.pool},
+            "members": {candidate.member: candidate.id for candidate in problem.best_of_each_member()},
+            "strategies": rows,
+        },
+    )
+    write_json(
+        project.fused / "recipe.json", {"schema": SCHEMA, "strategy": winner["name"], "recipe": winner["recipe"]}
+    )

@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.evaluation import frechet
+from pipeline.fusion.mixture import MixtureDistance
+
+
+def problem(seed, parts=3, dims=4, n=300):
+    rng = np.random.default_rng(seed)
+    samples = [rng.normal(size=(n, dims)) @ rng.normal(size=(dims, dims)) + rng.normal(size=dims) for _ in range(parts)]
+    real = rng.normal(size=(n, dims)) @ rng.normal(size=(dims, dims))
+    return samples, frechet.moments(real)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000))
+def test_value_equals_the_distance_of_pooled_samples(seed):
+    samples, real = problem(seed)
+    # Pooling equal numbers of samples is the uniform mixture; ddof=0 makes the identity exact.
+    exact = [(s.mean(0), np.cov(s, rowvar=False, ddof=0)) for s in samples]
+    pooled = np.concatenate(samples)
+    expected = frechet.distance(pooled.mean(0), np.cov(pooled, rowvar=False, ddof=0), *real)
+    assert MixtureDistance.of(exact, real)(np.full(3, 1 / 3))[0] == pytest.approx(expected, rel=1e-9)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000))
+def test_gradient_equals_finite_differences(seed):
+    samples, real = problem(seed)
+    distance = MixtureDistance.of([frechet.moments(s) for s in samples], real)
+    weights = np.random.default_rng(seed).dirichlet(np.ones(3) * 3)
+    _, gradient = distance(weights)
+    direction = np.array([1.0, -0.5, -0.5])
+    step = 1e-5
+    slope = (distance(weights + step * direction)[0] - distance(weights - step * direction)[0]) / (2 * step)
+    assert gradient @ direction == pytest.approx(slope, rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_optimum_equals_brute_force_on_three_parts(seed):
+    samples, real = problem(seed)
+    distance = MixtureDistance.of([frechet.moments(s) for s in samples], real)
+    optimum = distance.optimum()
+    grid = [np.array([i, j, 100 - i - j]) / 100 for i in range(101) for j in range(101 - i)]
+    values = [distance(w)[0] for w in grid]
+    assert optimum.value <= min(values) + 1e-6
+    assert optimum.weights == pytest.approx(grid[int(np.argmin(values))], abs=0.02)
+    assert optimum.gap <= 1e-6 * max(1, optimum.value)
+
+
+def test_a_part_equal_to_the_real_images_takes_all_the_weight():
+    samples, real = problem(1)
+    distance = MixtureDistance.of([frechet.moments(samples[0]), real, frechet.moments(samples[1])], real)
+    assert distance.optimum().weights == pytest.approx([0, 1, 0], abs=1e-3)
+
+
+def test_identical_parts_share_and_nothing_breaks():
+    samples, real = problem(2)
+    same = frechet.moments(samples[0])
+    optimum = MixtureDistance.of([same, same], real).optimum()
+    assert optimum.weights == pytest.approx([0.5, 0.5])
+    assert np.isfinite(optimum.value)
+
+
+def test_a_constant_part_has_a_finite_distance():
+    samples, real = problem(3)
+    constant = (np.zeros(4), np.zeros((4, 4)))
+    distance = MixtureDistance.of([constant, frechet.moments(samples[0])], real)
+    value, gradient = distance(np.array([1.0, 0.0]))
+    assert np.isfinite(value)
+    assert np.isfinite(gradient).all()
+    assert distance.optimum().value <= min(value, distance(np.array([0.0, 1.0]))[0])

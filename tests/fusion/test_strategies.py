@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+
+import pipeline.fusion.strategies
+from pipeline.evaluation import frechet
+from pipeline.fusion.mixture import MixtureDistance
+from pipeline.fusion.samplers import networks_of
+from pipeline.fusion.strategies._base import Candidate, NotApplicableError, Problem, strategy
+from pipeline.params import Fusion, registered
+
+ALL = registered(pipeline.fusion.strategies)
+
+
+def problem(critics=True):
+    """Members a and b (two snapshots each) miss the real images on opposite sides; c is far away."""
+    rng = np.random.default_rng(0)
+    shifts = {"a/r0/1": -3.0, "a/r0/2": -1.0, "b/r0/1": 1.1, "b/r0/2": 4.0, "c/r0/1": 30.0}
+    pool = tuple(
+        Candidate(name, frechet.moments(rng.normal(loc=(shift, 0), size=(2000, 2))), critics)
+        for name, shift in shifts.items()
+    )
+    real = frechet.moments(rng.normal(size=(2000, 2)) * [1.5, 1])
+    return Problem.of(pool, real, vote_draws=4)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_strategy_uses_known_candidates_and_weights_that_sum_to_one(name):
+    given = problem()
+    fusion = strategy(name)(given)
+    assert set(networks_of(fusion.recipe)) <= {candidate.id for candidate in given.pool}
+    assert sum(fusion.evidence["weights"].values()) == pytest.approx(1)
+    assert all(weight > 0 for weight in fusion.evidence["weights"].values())
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_strategy_works_on_a_pool_of_one(name):
+    one = Problem.of(problem().pool[:1], problem().real, 2)
+    assert set(networks_of(strategy(name)(one).recipe)) == {"a/r0/1"}
+
+
+def test_the_default_is_every_registered_strategy():
+    assert set(Fusion().strategies) == set(ALL)
+
+
+def test_best_is_the_nearest():
+    assert strategy("best")(problem()).recipe == {"kind": "candidate", "id": "a/r0/2"}
+
+
+def test_uniform_takes_the_nearest_snapshot_of_each_member():
+    assert strategy("uniform")(problem()).evidence["weights"] == pytest.approx(
+        {"a/r0/2": 1 / 3, "b/r0/1": 1 / 3, "c/r0/1": 1 / 3}
+    )
+
+
+def test_weighted_beats_best_and_uniform_and_drops_the_far_member():
+    given = problem()
+    evidence = strategy("weighted")(given).evidence
+    assert "c/r0/1" not in evidence["weights"]
+    assert evidence["kkt_residual"] < 1e-5
+    assert evidence["fit_after_pruning"] < min(given.distances.values())
+    assert evidence["fit_after_pruning"] < evidence["fit_uniform"]
+    exact = MixtureDistance.of([c.moments for c in given.pool], given.real).optimum().value
+    assert evidence["fit_after_pruning"] == pytest.approx(exact, rel=0.05, abs=1e-2)
+
+
+def test_nearer_members_count_more_in_the_weighted_average():
+    weights = strategy("average_weighted")(problem()).evidence["weights"]
+    assert weights["a/r0/2"] > weights["b/r0/1"] > weights["c/r0/1"]
+
+
+def test_vote_says_why_it_cannot():
+    with pytest.raises(NotApplicableError, match="no member has a discriminator"):
+        strategy("vote")(problem(critics=False))

@@ -1,0 +1,128 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import pipeline.models
+from pipeline.errors import ChorusError
+from pipeline.params import Params, parse_params, read_params, registered
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "params.yaml").read_text()
+
+
+def changed(path, value):
+    """The default parameters as text, with one key set (or removed, for `...`)."""
+    content = yaml.safe_load(TEXT)
+    *parents, last = path.split(".")
+    section = content
+    for key in parents:
+        section = section[key]
+    if value is ...:
+        del section[last]
+    else:
+        section[last] = value
+    return yaml.safe_dump(content)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "parts"),
+    [
+        ("families.mlp.lr", -1, ["families.mlp.lr = -1", "greater than 0"]),
+        ("families.mlp.learnrate", 1, ["families.mlp.learnrate", "unknown key", "lr,"]),
+        ("families.mlp.architecture", "dcgna", ["families.mlp", "unknown architecture 'dcgna'", "dcgan"]),
+        ("families.mlp.loss", "hing", ["families.mlp.loss = 'hing'", "'hinge'"]),
+        ("families.mlp.kl_weight", 1.0, ["families.mlp", "'kl_weight'", "vae"]),
+        ("families.vae.loss", "hinge", ["families.vae", "no discriminator"]),
+        ("families.mlp.replicas", 0, ["families.mlp.replicas = 0", "greater than or equal to 1"]),
+        ("families.mlp.kimg", "many", ["families.mlp.kimg = 'many'", "number"]),
+        ("families.mlp.architecture", ..., ["families.mlp.architecture", "missing"]),
+        ("families.Big Name", {"architecture": "mlp", "kimg": 1}, ["families.Big Name", "pattern"]),
+        ("families", {}, ["families", "at least 1"]),
+        ("data.size", 33, ["data.size = 33", "32"]),
+        ("data.sources", "x", ["data.sources", "unknown key", "source"]),
+        ("data.source", "folder", ["data", "'root'"]),
+        ("data.splits.train", 0.9, ["data.splits", "add up to 1.4"]),
+        ("reference.judges", ["classifer"], ["unknown extractor 'classifer'", "classifier"]),
+        ("reference.judges", ["selfsup", "selfsup"], ["named twice"]),
+        ("fusion.strategies", ["bset"], ["unknown strategy 'bset'", "best"]),
+        ("fusion.strategies", ["best", "best"], ["named twice"]),
+        ("compute.device", "gpu", ["compute.device = 'gpu'", "'cuda'"]),
+        ("judge.sample", 3, ["judge.sample", "unknown key", "samples"]),
+        ("register.model", "A b", ["register.model = 'A b'"]),
+        ("seed", "x", ["seed = 'x'", "integer"]),
+        ("sed", 1, ["sed", "unknown key", "seed"]),
+        ("families.mlp.lr", float("nan"), ["families.mlp.lr"]),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_is_allowed(path, value, parts):
+    with pytest.raises(ChorusError) as caught:
+        parse_params(changed(path, value))
+    for part in parts:
+        assert part in str(caught.value)
+    assert "\nTraceback" not in str(caught.value)
+
+
+def test_two_families_of_one_name_are_refused():
+    text = TEXT.replace("  vae:\n", "  mlp:\n", 1)
+    with pytest.raises(ChorusError, match=r"the key 'mlp' stands twice \(line \d+\)"):
+        parse_params(text)
+
+
+def test_broken_yaml_and_a_missing_file_are_said(tmp_path):
+    with pytest.raises(ChorusError, match="not YAML"):
+        parse_params("a: [1")
+    with pytest.raises(ChorusError, match="missing"):
+        read_params(tmp_path / "params.yaml")
+    with pytest.raises(ChorusError, match=r"params\.yaml"):
+        parse_params("")
+
+
+def test_defaults_are_frozen_and_every_architecture_is_listed():
+    params = parse_params(TEXT)
+    with pytest.raises(Exception, match="frozen"):
+        params.seed = 3
+    assert {"mlp", "dcgan", "vae"} <= set(registered(pipeline.models))
+
+
+def test_judges_take_no_part_in_selection():
+    params = parse_params(TEXT)
+    for labelled in (True, False):
+        assert params.selection(labelled)
+        assert len(params.judges(labelled)) == 2
+        assert not set(params.selection(labelled)) & set(params.judges(labelled))
+    own = parse_params(changed("reference.selection", ["selfsup"]))
+    assert "selfsup" not in own.judges(True)
+
+
+def test_the_command_prints_one_message_and_exits_with_2(tmp_path):
+    (tmp_path / "params.yaml").write_text(changed("families.mlp.lr", -1))
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline", "train", "mlp"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr == "chorus: params.yaml: families.mlp.lr = -1: Input should be greater than 0\n"
+    assert list(tmp_path.iterdir()) == [tmp_path / "params.yaml"]
+
+
+def test_an_unknown_family_is_refused(tmp_path):
+    (tmp_path / "params.yaml").write_text(TEXT)
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline", "train", "nix"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "no family 'nix'; it has: mlp" in done.stderr
+
+
+def test_parameters_need_no_torch():
+    code = "import sys, pipeline.params, pipeline.project; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_every_section_of_the_file_is_known_to_dvc():
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    named = {param.split(".")[0] for stage in stages.values() for param in stage.get("do", stage).get("params", [])}
+    assert named <= set(yaml.safe_load(TEXT))
+    assert {field.alias or name for name, field in Params.model_fields.items()} == set(yaml.safe_load(TEXT))
