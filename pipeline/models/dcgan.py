@@ -1,0 +1,50 @@
+"""Deep convolutional GAN (Radford, Metz, Chintala 2016, "Unsupervised Representation Learning with DCGAN")."""
+
+from torch import Tensor, nn
+
+from pipeline.models._base import Architecture, ModelConfig, register
+from pipeline.models._convolutional import initialise, pyramid
+
+
+class Generator(nn.Module):
+    """Transposed convolutions from a base×base map up to the image; batch normalisation and ReLU between, tanh last."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.latent = config.latent
+        base, channels = pyramid(config.size, config.width)
+        layers: list[nn.Module] = [nn.ConvTranspose2d(config.latent, channels[0], base, bias=False)]
+        for before, after in zip(channels, channels[1:], strict=False):
+            layers += [nn.BatchNorm2d(before), nn.ReLU(inplace=True)]
+            layers.append(nn.ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=False))
+        layers += [nn.BatchNorm2d(channels[-1]), nn.ReLU(inplace=True)]
+        layers += [nn.ConvTranspose2d(channels[-1], config.channels, 4, stride=2, padding=1), nn.Tanh()]
+        self.layers = nn.Sequential(*layers)
+        initialise(self)
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """Map B×latent to B×C×H×W in [-1, 1]; `y` is ignored."""
+        return self.layers(z[:, :, None, None])
+
+
+class Discriminator(nn.Module):
+    """Strided convolutions from the image down to one logit; no batch normalisation on the first layer."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        base, channels = pyramid(config.size, config.width)
+        channels = channels[::-1]
+        layers: list[nn.Module] = [nn.Conv2d(config.channels, channels[0], 4, stride=2, padding=1)]
+        for before, after in zip(channels, channels[1:], strict=False):
+            layers += [nn.LeakyReLU(0.2, inplace=True), nn.Conv2d(before, after, 4, stride=2, padding=1, bias=False)]
+            layers.append(nn.BatchNorm2d(after))
+        layers += [nn.LeakyReLU(0.2, inplace=True), nn.Conv2d(channels[-1], 1, base)]
+        self.layers = nn.Sequential(*layers)
+        initialise(self)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map B×C×H×W in [-1, 1] to B logits."""
+        return self.layers(images).flatten()
+
+
+register(Architecture("dcgan", Generator, Discriminator))

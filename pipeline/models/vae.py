@@ -1,0 +1,77 @@
+"""Convolutional variational autoencoder (Kingma, Welling 2014) with a calibrated Gaussian decoder.
+
+One σ for all pixels, set to its optimum on each batch (Rybkin, Daniilidis, Levine 2021, "Simple and Effective VAE
+Training with Calibrated Decoders"): it balances reconstruction against the latent's cost without a weight to tune.
+"""
+
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.models._base import Architecture, ModelConfig, register
+from pipeline.models._convolutional import initialise, pyramid
+
+
+class Generator(nn.Module):
+    """The decoder: its mean μ(z), or with `sample_noise` a draw μ + σ⊙ε whose ε is the tail of the latent.
+
+    Buffer `sigma`: the decoder's standard deviation on the [-1, 1] scale; training keeps it up to date.
+    """
+
+    sigma: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.code = config.latent
+        self.noise = config.channels * config.size**2 if config.sample_noise else 0
+        self.latent = self.code + self.noise
+        base, channels = pyramid(config.size, config.width)
+        layers: list[nn.Module] = [
+            nn.Linear(self.code, 2 * channels[0] * base**2),
+            nn.Unflatten(1, (2 * channels[0], base, base)),
+            nn.BatchNorm2d(2 * channels[0]),
+            nn.ReLU(inplace=True),
+        ]
+        for before, after in zip([2 * channels[0], *channels], channels, strict=False):
+            layers.append(nn.ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=False))
+            layers += [nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
+        self.layers = nn.Sequential(*layers, nn.Conv2d(channels[-1], config.channels, 3, padding=1), nn.Tanh())
+        initialise(self)
+        self.register_buffer("sigma", torch.ones(()))
+
+    def mean(self, code: Tensor) -> Tensor:
+        """Map B×code to the means B×C×H×W in [-1, 1]."""
+        return self.layers(code)
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """Map B×latent to B×C×H×W in [-1, 1]; `y` is ignored."""
+        mean = self.mean(z[:, : self.code])
+        if not self.noise:
+            return mean
+        return (mean + self.sigma * z[:, self.code :].reshape(mean.shape)).clamp(-1, 1)
+
+
+class Encoder(nn.Module):
+    """Strided convolutions down to the mean and log-variance of the approximate posterior."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        base, channels = pyramid(config.size, config.width)
+        channels = [*channels[::-1], 2 * channels[0]]
+        layers: list[nn.Module] = [
+            nn.Conv2d(config.channels, channels[0], 3, padding=1),
+            nn.LeakyReLU(0.2, inplace=True),
+        ]
+        for before, after in zip(channels, channels[1:], strict=False):
+            layers.append(nn.Conv2d(before, after, 4, stride=2, padding=1, bias=False))
+            layers += [nn.BatchNorm2d(after), nn.LeakyReLU(0.2, inplace=True)]
+        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels[-1] * base**2, 2 * config.latent))
+        initialise(self)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Map B×C×H×W in [-1, 1] to the mean and the log-variance, each B×latent."""
+        mean, log_variance = self.layers(images).chunk(2, dim=1)
+        return mean, log_variance
+
+
+register(Architecture("vae", Generator, encoder=Encoder))
