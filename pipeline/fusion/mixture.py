@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.evaluation.frechet import sqrt_psd
 from pipeline.fusion.simplex import Optimum, Vector, minimise
 
 Matrix = NDArray[np.float64]
@@ -29,9 +30,7 @@ class MixtureDistance:
         """Build from (mean, covariance) pairs of the parts and of the real images."""
         means = np.stack([mean for mean, _ in parts])
         second = np.stack([cov + np.outer(mean, mean) for mean, cov in parts])
-        values, vectors = np.linalg.eigh(real[1])
-        root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
-        return cls(means, second, real[0], root)
+        return cls(means, second, real[0], sqrt_psd(real[1]))
 
     def __call__(self, weights: Vector) -> tuple[float, Vector]:
         """Return the distance at `weights` (M, on the simplex) and its gradient (M).

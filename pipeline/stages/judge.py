@@ -1,0 +1,89 @@
+"""Score every member and strategy on the `gate` split, by the extractors that took decisions and by the judges."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipeline.compute import set_up
+from pipeline.data.dataset import load_split
+from pipeline.evaluation import store
+from pipeline.evaluation.extractors import load_extractors
+from pipeline.evaluation.metrics import measure, warnings_of
+from pipeline.evaluation.pictures import grid, write_png
+from pipeline.files import read_json, write_json
+from pipeline.fusion.samplers import draw
+from pipeline.project import Project
+from pipeline.randomness import derive_seed
+from pipeline.weights import SCHEMA, load_sampler
+
+SPLIT = "gate"
+SHOWN = 64
+
+
+def run(project: Project) -> None:
+    """Write report/metrics.json and the grids in report/figures; every arm is scored on equally many fresh samples."""
+    runtime = set_up(project.params.compute)
+    reference = store.read_reference(project.reference)
+    fused = read_json(project.fused / "strategies.json")
+    names = [*reference["selection"], *reference["judges"]]
+    rulers = {name: store.read_ruler(project.reference, name) for name in names}
+    real = {name: store.read_features(project.reference, SPLIT, name) for name in names}
+    extractors = load_extractors(project.reference, names, runtime.device)
+    figures = project.report / "figures"
+    some_real = torch.from_numpy(np.array(load_split(project.prepared, SPLIT).images[:SHOWN]))
+    write_png(figures / "real.png", grid(some_real))
+
+    arms: list[dict[str, Any]] = []
+    warnings: set[str] = set()
+    for arm in arms_of(fused):
+        sampler = load_sampler(arm["recipe"], project.members, runtime.device)
+        fresh = derive_seed(project.params.seed, "judge", arm["name"])
+        images = draw(sampler, project.params.judge.samples, seed=fresh)
+        write_png(figures / arm["kind"] / f"{arm['name'].replace('/', '-')}.png", grid(images[:SHOWN]))
+        metrics: dict[str, float] = {}
+        for name in names:
+            features = extractors[name].features(images)
+            seed = derive_seed(project.params.seed, "judge", name)
+            neighbours = project.params.evaluation.neighbours
+            metrics |= measure(features, real[name], rulers[name], neighbours=neighbours, seed=seed)
+            warnings |= set(warnings_of(features, real[name], rulers[name]))
+        arms.append({"name": arm["name"], "kind": arm["kind"], "cost": sampler.cost, "metrics": metrics})
+        shown = "  ".join(f"{rulers[name].name} {metrics[rulers[name].name]:.3f}" for name in names)
+        print(f"judge  {arm['name']:<20}{shown}", flush=True)
+    write_json(
+        project.report / "metrics.json",
+        {
+            "schema": SCHEMA,
+            "split": SPLIT,
+            "samples": project.params.judge.samples,
+            "ruler": fused["ruler"],
+            "judges": reference["judges"],
+            "headline": [rulers[name].name for name in reference["judges"]],
+            "winner": fused["winner"],
+            "best_member": best_member(fused),
+            "floor": reference["floors"][SPLIT],
+            "warnings": sorted(warnings),
+            "arms": arms,
+        },
+    )
+
+
+def arms_of(fused: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what is scored: each member by its snapshot that was nearest on `val`, then each strategy."""
+    members = [
+        {"name": member, "kind": "member", "recipe": {"kind": "candidate", "id": candidate}}
+        for member, candidate in fused["members"].items()
+    ]
+    strategies = [
+        {"name": row["name"], "kind": "strategy", "recipe": row["recipe"]}
+        for row in fused["strategies"]
+        if "skipped" not in row
+    ]
+    return members + strategies
+
+
+def best_member(fused: dict[str, Any]) -> str:
+    """Return the member that was nearest on `val`: what the fusion has to beat, chosen without a look at `gate`."""
+    members: dict[str, str] = fused["members"]
+    return min(members, key=lambda member: (fused["pool"][members[member]], member))
