@@ -24,6 +24,8 @@ setup: $(READY) ## create .venv with the exact versions of constraints.txt
 demo: setup ## run the whole pipeline on the embedded data set
 	python -m flows.retrain
 
+run: demo ## the same, on whatever params.yaml says
+
 repro: setup ## the same stages through DVC alone, one after another
 	dvc repro
 
