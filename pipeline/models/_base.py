@@ -63,5 +63,5 @@ def register(architecture: Architecture) -> Architecture:
 def architecture(name: str) -> Architecture:
     """Return a registered architecture, importing its file when it is first asked for."""
     if name not in _REGISTRY:
-        importlib.import_module(f"pipeline.models.{name}")
+        importlib.import_module(f"{__package__}.{name}")
     return _REGISTRY[name]

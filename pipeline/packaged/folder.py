@@ -1,0 +1,73 @@
+"""Writing the package: what defines the model, by which versions are recognised, and MLflow's folder around it."""
+
+import importlib.metadata
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.errors import ChorusError
+from pipeline.files import read_json, tree_hash, write_json
+from pipeline.fusion.samplers import networks_of
+from pipeline.packaged.code import write_sampling_code
+
+if TYPE_CHECKING:
+    from mlflow.models import Model, ModelSignature
+
+SCHEMA = 1
+REQUIREMENTS = ("mlflow", "torch", "numpy", "safetensors", "pandas", "pillow")
+
+
+def write_content(fused: Path, folder: Path) -> str:
+    """Copy what defines the sampler of `models/fused` to `folder` and return its hash: the version's identity.
+
+    The folder gets `model.json` (schema and recipe) and `members/ID/` with the networks that the recipe uses alone.
+    """
+    recipe = read_json(fused / "recipe.json")["recipe"]
+    write_json(folder / "model.json", {"schema": SCHEMA, "recipe": recipe})
+    for name, networks in sorted(networks_of(recipe).items()):
+        files = ["config.json", *(f"{network}.safetensors" for network in sorted(networks))]
+        target = folder / "members" / name
+        target.mkdir(parents=True)
+        for file in files:
+            source = fused / "members" / name / file
+            if not source.is_file():
+                raise ChorusError(f"{source} is missing though the recipe needs it; run `dvc repro fuse`")
+            shutil.copyfile(source, target / file)
+    return tree_hash(folder)
+
+
+def signature() -> "ModelSignature":
+    """Return the model's signature: a required integer `label`, the parameters `seed` and `format`, a row an image."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+    from mlflow.types.schema import AnyType
+
+    return ModelSignature(
+        inputs=Schema([ColSpec("long", "label", required=True)]),
+        outputs=Schema([ColSpec(AnyType(), "image")]),
+        params=ParamSchema([ParamSpec("seed", "long", 0), ParamSpec("format", "string", "array")]),
+    )
+
+
+def requirements() -> list[str]:
+    """Return the exact versions of what the model imports, without local build labels such as `+cpu`."""
+    return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in REQUIREMENTS]
+
+
+def write_package(content: Path, path: Path, workspace: Path, model: "Model") -> None:
+    """Write the MLflow model folder `path` around a content folder; `workspace` is an empty folder to copy through."""
+    import mlflow.pyfunc
+    import pandas as pd
+
+    package = write_sampling_code(workspace)
+    mlflow.pyfunc.save_model(
+        path,
+        mlflow_model=model,
+        python_model=str(Path(__file__).with_name("model.py")),
+        artifacts={"fused": str(content)},
+        code_paths=[str(workspace / package)],
+        model_config={"code": package},
+        signature=signature(),
+        input_example=(pd.DataFrame({"label": [-1]}), {"seed": 0, "format": "png"}),
+        pip_requirements=requirements(),
+    )

@@ -1,0 +1,113 @@
+"""The fused model in MLflow's registry: one version for each content, found again by its hash."""
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.files import tree_hash
+from pipeline.packaged.folder import write_content, write_package
+from pipeline.tracking import Run, Tracker
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+CONTENT = "chorus.content"
+CANDIDATE = "candidate"
+
+
+@dataclass(frozen=True)
+class Version:
+    """A registered version: its number as MLflow counts, the run that made it, the hash of its content."""
+
+    model: str
+    number: str
+    run_id: str
+    content: str
+
+
+@contextmanager
+def packed(fused: Path) -> Iterator[tuple[Path, str]]:
+    """Yield a temporary folder with what defines the sampler of `models/fused`, and its hash."""
+    with tempfile.TemporaryDirectory(prefix="chorus-") as temporary:
+        folder = Path(temporary) / "fused"
+        yield folder, write_content(fused, folder)
+
+
+def find_version(tracker: Tracker, model: str, content: str) -> Version | None:
+    """Return the newest version whose artefacts are there and hold `content`, byte by byte; None if there is none."""
+    wanted = f"name = '{model}' and tag.`{CONTENT}` = '{content}'"
+    versions = tracker.client.search_model_versions(wanted)
+    for version in sorted(versions, key=lambda v: int(v.version), reverse=True):
+        if stored_content(tracker, version) == content:
+            return Version(model, str(version.version), str(version.run_id), content)
+    return None
+
+
+def stored_content(tracker: Tracker, version: "ModelVersion") -> str | None:
+    """Return the hash of what a version's artefacts hold, None where they are lost."""
+    from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
+
+    with tempfile.TemporaryDirectory(prefix="chorus-") as temporary:
+        try:
+            address = tracker.client.get_model_version_download_uri(version.name, version.version)
+            folder = Path(download_artifacts(artifact_uri=address, dst_path=temporary, tracking_uri=tracker.uri))
+        except (MlflowException, OSError):
+            return None
+        complete = all((folder / name).is_file() for name in ("MLmodel", "model.py"))
+        return tree_hash(folder / "artifacts" / "fused") if complete else None
+
+
+def create_version(
+    tracker: Tracker, run: Run, model: str, content: Path, identity: str, tags: Mapping[str, str], description: str
+) -> Version:
+    """Pack `content`, store it as a model of `run` and register it.
+
+    The version appears last and whole, with all its tags: whoever finds it by its content can rely on it.
+    """
+    from mlflow.entities import LoggedModelOutput
+    from mlflow.exceptions import MlflowException
+    from mlflow.models import Model
+
+    client = tracker.client
+    logged = client.create_logged_model(tracker.experiment, name=model, source_run_id=run.id, tags={CONTENT: identity})
+    with tempfile.TemporaryDirectory(prefix="chorus-") as temporary:
+        path, workspace = Path(temporary) / "model", Path(temporary) / "code"
+        info = Model(run_id=run.id, model_uuid=logged.model_id, model_id=logged.model_id)
+        write_package(content, path, workspace, info)
+        client.log_model_artifacts(logged.model_id, str(path))
+    client.finalize_logged_model(logged.model_id, "READY")
+    client.log_outputs(run.id, [LoggedModelOutput(logged.model_id, step=0)])
+    try:
+        client.create_registered_model(model, description="Images drawn from the fusion of many generators")
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    version = client.create_model_version(
+        model,
+        # Not `models:/ID`: resolving that, MLflow would open the store of the working folder instead of this one.
+        logged.artifact_location,
+        run_id=run.id,
+        model_id=logged.model_id,
+        tags={**tags, CONTENT: identity},
+        description=description,
+    )
+    return Version(model, str(version.version), run.id, identity)
+
+
+def set_candidate(tracker: Tracker, version: Version) -> None:
+    """Let the alias `candidate` point to a version."""
+    tracker.client.set_registered_model_alias(version.model, CANDIDATE, version.number)
+
+
+def candidate_number(tracker: Tracker, model: str) -> str | None:
+    """Return the number of the version that the alias `candidate` points to, None where there is none."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return str(tracker.client.get_model_version_by_alias(model, CANDIDATE).version)
+    except MlflowException:
+        return None

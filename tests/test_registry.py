@@ -1,0 +1,227 @@
+"""Versions of the fused model: packed, registered, found again, and loaded where Chorus is not installed."""
+
+import ast
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline import registry
+from pipeline.errors import ChorusError
+from pipeline.files import read_json
+from pipeline.fusion.samplers import draw
+from pipeline.packaged import code, folder
+from pipeline.tracking import Tracker
+from pipeline.weights import load_sampler
+from tests.factories_fused import write_fused
+
+# -S leaves out the .pth file by which an editable install makes `pipeline` importable; only libraries are put back.
+ISOLATED = f"""
+import sys
+sys.path.append({sysconfig.get_paths()["purelib"]!r})
+import importlib.util, json, os
+assert importlib.util.find_spec("pipeline") is None
+import mlflow, pandas as pd
+mlflow.set_tracking_uri(os.environ["STORE"])
+model = mlflow.pyfunc.load_model("models:/chorus@candidate")
+"""
+
+
+def in_isolation(script: str, root: Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run a script after loading the candidate in a process that knows nothing of this checkout."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "MLFLOW"))}
+    environment |= {"STORE": f"sqlite:///{root / 'mlflow.db'}", "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
+    command = [sys.executable, "-I", "-S", "-c", ISOLATED + script]
+    return subprocess.run(command, env=environment, cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.fixture(scope="module")
+def registered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, registry.Version]:
+    """A project's folder with one registered version, the candidate."""
+    root = tmp_path_factory.mktemp("project")
+    write_fused(root / "models" / "fused")
+    tracker = Tracker(root)
+    with (
+        registry.packed(root / "models" / "fused") as (content, identity),
+        tracker.child("fused", "fused model", key=identity) as run,
+    ):
+        version = registry.create_version(tracker, run, "chorus", content, identity, {"chorus.strategy": "w"}, "d")
+    registry.set_candidate(tracker, version)
+    return root, version
+
+
+def test_version_is_found_by_its_content(registered: tuple[Path, registry.Version]) -> None:
+    root, version = registered
+    tracker = Tracker(root)
+    assert registry.find_version(tracker, "chorus", version.content) == version
+    assert registry.find_version(tracker, "chorus", "0" * 64) is None
+    assert registry.find_version(tracker, "other", version.content) is None
+    assert registry.candidate_number(tracker, "chorus") == version.number
+    assert registry.candidate_number(tracker, "other") is None
+
+
+def test_loads_and_samples_in_a_foreign_process(registered: tuple[Path, registry.Version], tmp_path: Path) -> None:
+    root, _ = registered
+    # A package of the user's that bears our name must do no harm.
+    (tmp_path / "pipeline").mkdir()
+    (tmp_path / "pipeline" / "__init__.py").write_text("raise ImportError('not yours')")
+    script = f"""
+sys.path.append({str(tmp_path)!r})
+import base64, io, numpy as np
+from PIL import Image
+from mlflow.exceptions import MlflowException
+rows = pd.DataFrame({{"label": [-1] * 5}}, index=list("abcde"))
+arrays = model.predict(rows, params={{"seed": 7}})
+pngs = model.predict(rows, params={{"seed": 7, "format": "png"}})
+assert list(arrays.index) == list("abcde") and list(pngs.columns) == ["image"]
+decoded = [np.atleast_3d(np.asarray(Image.open(io.BytesIO(base64.b64decode(text))))) for text in pngs["image"]]
+assert all((a == b).all() for a, b in zip(arrays["image"], decoded))
+assert not (model.predict(rows)["image"]["a"] == arrays["image"]["a"]).all()
+assert len(model.predict(rows.iloc[:0])) == 0
+refused = []
+for frame, params in [
+    (pd.DataFrame({{"label": [3]}}), {{}}),
+    (pd.DataFrame({{"label": [-2]}}), {{}}),
+    (pd.DataFrame({{"label": ["x"]}}), {{}}),
+    (pd.DataFrame({{"class": [1]}}), {{}}),
+    (rows, {{"format": "tiff"}}),
+    (rows, {{"seed": "x"}}),
+]:
+    try:
+        model.predict(frame, params=params)
+        refused.append("accepted")
+    except MlflowException as error:
+        refused.append(str(error))
+assert not any(name == "pipeline" or name.startswith("pipeline.") for name in sys.modules)
+print(json.dumps([np.stack(arrays["image"]).tolist(), str(arrays["image"].iloc[0].dtype), refused]))
+"""
+    done = in_isolation(script, root, tmp_path)
+    assert done.returncode == 0, done.stderr
+    images, dtype, refused = json.loads(done.stdout.splitlines()[-1])
+    recipe = read_json(root / "models" / "fused" / "recipe.json")["recipe"]
+    here = draw(load_sampler(recipe, root / "models" / "fused" / "members"), 5, seed=7)
+    assert dtype == "uint8"
+    assert torch.equal(torch.tensor(images, dtype=torch.uint8), here.permute(0, 2, 3, 1))
+    for message, words in zip(
+        refused,
+        ["use label -1", "-2 does not exist", "label", "missing inputs", "'array' or 'png'", "seed"],
+        strict=True,
+    ):
+        assert words in message
+
+
+def test_serves_json(registered: tuple[Path, registry.Version], tmp_path: Path) -> None:
+    root, _ = registered
+    script = """
+from fastapi.testclient import TestClient
+from mlflow.pyfunc.scoring_server import init
+client = TestClient(init(model))
+def ask(**body):
+    answer = client.post("/invocations", json=body)
+    return [answer.status_code, answer.json()]
+records = [{"label": -1}, {"label": -1}]
+print(json.dumps([
+    ask(dataframe_records=records, params={"seed": 1}),
+    ask(dataframe_records=records, params={"format": "png"}),
+    ask(dataframe_records=[{"label": 4}]),
+    ask(dataframe_records=[{"lable": -1}]),
+]))
+"""
+    done = in_isolation(script, root, tmp_path)
+    assert done.returncode == 0, done.stderr
+    array, png, label, column = json.loads(done.stdout.splitlines()[-1])
+    assert array[0] == png[0] == 200
+    images = torch.tensor([row["image"] for row in array[1]["predictions"]])
+    assert images.shape == (2, 8, 8, 1)
+    assert all(row["image"].startswith("iVBOR") for row in png[1]["predictions"])
+    assert label[0] == column[0] == 400
+    assert "use label -1" in label[1]["message"]
+
+
+def test_nothing_is_pickled_and_requirements_are_exact(registered: tuple[Path, registry.Version]) -> None:
+    root, _ = registered
+    files = [path for path in (root / "mlartifacts").rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    assert {path.suffix for path in files} <= {"", ".json", ".yaml", ".txt", ".py", ".safetensors"}
+    assert not any(path.name == "discriminator.safetensors" for path in files)
+    requirements = next(path for path in files if path.name == "requirements.txt").read_text().split()
+    assert {line.partition("==")[0] for line in requirements} == set(folder.REQUIREMENTS)
+    assert all("==" in line and "+" not in line for line in requirements)
+
+
+def test_newer_schema_is_refused(registered: tuple[Path, registry.Version], tmp_path: Path) -> None:
+    root, _ = registered
+    stored = next((root / "mlartifacts").rglob("MLmodel")).parent
+    copy = tmp_path / "model"
+    shutil.copytree(stored, copy)
+    model = copy / "artifacts" / "fused" / "model.json"
+    model.write_text(model.read_text().replace('"schema": 1', '"schema": 2'))
+    script = f"mlflow.pyfunc.load_model({str(copy)!r})"
+    done = in_isolation(script, root, tmp_path)
+    assert done.returncode != 0
+    assert "schema 2" in done.stderr
+    assert "newer" in done.stderr
+
+
+@pytest.mark.parametrize("damage", ["changed", "lost"])
+def test_version_with_damaged_artefacts_is_not_found(
+    registered: tuple[Path, registry.Version], tmp_path: Path, damage: str
+) -> None:
+    root, version = registered
+    stored = next((root / "mlartifacts").rglob("MLmodel")).parent
+    weights = next(stored.rglob("generator.safetensors"))
+    kept = weights.read_bytes()
+    if damage == "changed":
+        weights.write_bytes(kept[:-1] + b"\x00")
+    else:
+        weights.unlink()
+    assert registry.find_version(Tracker(root), "chorus", version.content) is None
+    weights.write_bytes(kept)
+    assert registry.find_version(Tracker(root), "chorus", version.content) == version
+
+
+def test_packed_code_imports_libraries_alone(tmp_path: Path) -> None:
+    package = code.write_sampling_code(tmp_path)
+    allowed = {package, "torch", "numpy", "safetensors"}
+    for file in (tmp_path / package).rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            for top in {name.split(".")[0] for name in names}:
+                assert top in allowed or top in sys.stdlib_module_names, f"{file.name} imports {top}"
+    assert (tmp_path / package / "models" / "dcgan.py").exists()
+
+
+def test_schema_of_writer_and_reader_agree() -> None:
+    tree = ast.parse((Path(folder.__file__).parent / "model.py").read_text())
+    values = [n.value for n in tree.body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "SCHEMA"]
+    assert [ast.literal_eval(value) for value in values] == [folder.SCHEMA]
+
+
+def test_content_is_what_defines_the_sampler(tmp_path: Path) -> None:
+    def identity(name: str) -> str:
+        with registry.packed(tmp_path / name) as (_, found):
+            return found
+
+    write_fused(tmp_path / "a")
+    write_fused(tmp_path / "b")
+    (tmp_path / "b" / "strategies.json").write_text("{}")
+    write_fused(tmp_path / "weights", weights=(0.5, 0.5))
+    write_fused(tmp_path / "networks", seed=1)
+    assert identity("a") == identity("b")
+    assert len({identity(name) for name in ("a", "weights", "networks")}) == 3
+
+
+def test_missing_weights_are_named(tmp_path: Path) -> None:
+    write_fused(tmp_path)
+    (tmp_path / "members" / "mlp" / "r1" / "000001000" / "generator.safetensors").unlink()
+    with (
+        pytest.raises(ChorusError, match=r"mlp/r1/000001000/generator\.safetensors is missing"),
+        registry.packed(tmp_path),
+    ):
+        pass
