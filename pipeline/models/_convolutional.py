@@ -1,4 +1,4 @@
-"""What the convolutional architectures share: how an image size is halved down to a base, and DCGAN's initialisation."""
+"""What the convolutional architectures share: how an image size is halved down to a base, and DCGAN's start."""
 
 from torch import nn
 

@@ -1,5 +1,7 @@
 """Deep convolutional GAN (Radford, Metz, Chintala 2016, "Unsupervised Representation Learning with DCGAN")."""
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 
 from pipeline.models._base import Architecture, ModelConfig, register
@@ -14,7 +16,7 @@ class Generator(nn.Module):
         self.latent = config.latent
         base, channels = pyramid(config.size, config.width)
         layers: list[nn.Module] = [nn.ConvTranspose2d(config.latent, channels[0], base, bias=False)]
-        for before, after in zip(channels, channels[1:], strict=False):
+        for before, after in pairwise(channels):
             layers += [nn.BatchNorm2d(before), nn.ReLU(inplace=True)]
             layers.append(nn.ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=False))
         layers += [nn.BatchNorm2d(channels[-1]), nn.ReLU(inplace=True)]
@@ -35,7 +37,7 @@ class Discriminator(nn.Module):
         base, channels = pyramid(config.size, config.width)
         channels = channels[::-1]
         layers: list[nn.Module] = [nn.Conv2d(config.channels, channels[0], 4, stride=2, padding=1)]
-        for before, after in zip(channels, channels[1:], strict=False):
+        for before, after in pairwise(channels):
             layers += [nn.LeakyReLU(0.2, inplace=True), nn.Conv2d(before, after, 4, stride=2, padding=1, bias=False)]
             layers.append(nn.BatchNorm2d(after))
         layers += [nn.LeakyReLU(0.2, inplace=True), nn.Conv2d(channels[-1], 1, base)]

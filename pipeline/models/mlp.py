@@ -1,6 +1,7 @@
 """Fully connected GAN (Goodfellow et al. 2014), with leaky ReLU and dropout as is usual since."""
 
 import math
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -21,7 +22,7 @@ class Generator(nn.Module):
         self.shape = (config.channels, config.size, config.size)
         sizes = [config.latent, *units(config)]
         layers: list[nn.Module] = []
-        for before, after in zip(sizes, sizes[1:], strict=False):
+        for before, after in pairwise(sizes):
             layers += [nn.Linear(before, after), nn.LeakyReLU(0.2, inplace=True)]
         self.layers = nn.Sequential(*layers, nn.Linear(sizes[-1], math.prod(self.shape)), nn.Tanh())
 
@@ -37,7 +38,7 @@ class Discriminator(nn.Module):
         super().__init__()
         sizes = [config.channels * config.size**2, *reversed(units(config))]
         layers: list[nn.Module] = [nn.Flatten()]
-        for before, after in zip(sizes, sizes[1:], strict=False):
+        for before, after in pairwise(sizes):
             layers += [nn.Linear(before, after), nn.LeakyReLU(0.2, inplace=True), nn.Dropout(0.3)]
         self.layers = nn.Sequential(*layers, nn.Linear(sizes[-1], 1))
 

@@ -4,6 +4,7 @@ One σ for all pixels, set to its optimum on each batch (Rybkin, Daniilidis, Lev
 Training with Calibrated Decoders"): it balances reconstruction against the latent's cost without a weight to tune.
 """
 
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -62,7 +63,7 @@ class Encoder(nn.Module):
             nn.Conv2d(config.channels, channels[0], 3, padding=1),
             nn.LeakyReLU(0.2, inplace=True),
         ]
-        for before, after in zip(channels, channels[1:], strict=False):
+        for before, after in pairwise(channels):
             layers.append(nn.Conv2d(before, after, 4, stride=2, padding=1, bias=False))
             layers += [nn.BatchNorm2d(after), nn.LeakyReLU(0.2, inplace=True)]
         self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels[-1] * base**2, 2 * config.latent))

@@ -1,0 +1,80 @@
+"""Everything that changes while a member trains, and its form as plain tensors and JSON."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+Row = dict[str, float]
+
+
+@dataclass
+class State:
+    """A member in training.
+
+    networks: `generator` and `discriminator` or `encoder`. average: the generator's moving average, whose buffers fit
+    its weights where `snapshot` is set. columns: names of the losses in `sums`, which adds up `steps` steps since the
+    last row. nimg: images seen. row: the row of the history that the last step completed, if any. snapshot: whether the
+    last step ends at a snapshot.
+    """
+
+    networks: dict[str, nn.Module]
+    average: nn.Module
+    optimizers: dict[str, Optimizer]
+    columns: tuple[str, ...]
+    sums: Tensor
+    steps: int = 0
+    nimg: int = 0
+    history: list[Row] = field(default_factory=list)
+    row: Row | None = None
+    snapshot: bool = False
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all tensors on the CPU by name, each with storage of its own."""
+        found = {"sums": self.sums}
+        for role, module in self._modules().items():
+            found |= {f"{role}/{name}": value for name, value in module.state_dict().items()}
+        for role, optimizer in self.optimizers.items():
+            for index, parameter in enumerate(_parameters(optimizer)):
+                slots = optimizer.state.get(parameter, {})
+                named = {f"optimizer/{role}/{index}/{slot}": value for slot, value in slots.items()}
+                found |= {name: value for name, value in named.items() if isinstance(value, Tensor)}
+        return {name: value.detach().cpu().contiguous().clone() for name, value in found.items()}
+
+    def progress(self) -> dict[str, Any]:
+        """Return what is not a tensor, as JSON."""
+        return {"nimg": self.nimg, "steps": self.steps, "history": self.history}
+
+    def restore(self, tensors: dict[str, Tensor], progress: dict[str, Any]) -> None:
+        """Take over what `tensors` and `progress` of an equally built state returned.
+
+        Raises KeyError or RuntimeError where they belong to other networks.
+        """
+        for role, module in self._modules().items():
+            module.load_state_dict(_below(tensors, f"{role}/"))
+        for role, optimizer in self.optimizers.items():
+            for index, parameter in enumerate(_parameters(optimizer)):
+                slots = _below(tensors, f"optimizer/{role}/{index}/")
+                optimizer.state[parameter] = {slot: _like(value, parameter) for slot, value in slots.items()}
+        self.sums.copy_(tensors["sums"])
+        self.nimg, self.steps = int(progress["nimg"]), int(progress["steps"])
+        self.history = list(progress["history"])
+
+    def _modules(self) -> dict[str, nn.Module]:
+        return {**self.networks, "average": self.average}
+
+
+def _parameters(optimizer: Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _like(value: Tensor, parameter: Tensor) -> Tensor:
+    """Copy `value` to the parameter's device and, where it has its shape, to its memory layout."""
+    shape_of = parameter if value.shape == parameter.shape else value
+    return torch.empty_like(shape_of, device=parameter.device, dtype=value.dtype).copy_(value)

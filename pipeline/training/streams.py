@@ -1,0 +1,46 @@
+"""A member's random streams: each draw depends on what it is for and on the images seen, on nothing before it."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from pipeline.randomness import derive_seed, generator
+
+
+@dataclass
+class Streams:
+    """Random numbers of one member; a resumed training draws what an uninterrupted one would have drawn."""
+
+    seed: int
+    family: str
+    replica: int
+    _epoch: tuple[int, int, Tensor] | None = field(default=None, repr=False)
+
+    def seed_of(self, purpose: str, nimg: int = 0) -> int:
+        """Return the seed of what is drawn for `purpose` after `nimg` images."""
+        return derive_seed(self.seed, self.family, self.replica, purpose, nimg)
+
+    def normal(self, *shape: int, purpose: str, nimg: int = 0) -> Tensor:
+        """Draw standard normal numbers on the CPU, so that every device sees the same."""
+        random = generator(self.seed, self.family, self.replica, purpose, nimg)
+        return torch.randn(*shape, generator=random)
+
+    def order(self, nimg: int, count: int, n: int) -> Tensor:
+        """Return indices (int64, `count`) of the images that follow the first `nimg`: shuffled epochs end to end.
+
+        n: images in the data set; fewer than `count` come several times.
+        """
+        pieces = []
+        while count:
+            epoch, start = divmod(nimg, n)
+            piece = self._permutation(epoch, n)[start : start + count]
+            pieces.append(piece)
+            nimg, count = nimg + len(piece), count - len(piece)
+        return torch.cat(pieces)
+
+    def _permutation(self, epoch: int, n: int) -> Tensor:
+        if self._epoch is None or self._epoch[:2] != (epoch, n):
+            random = generator(self.seed, self.family, self.replica, "order", epoch)
+            self._epoch = (epoch, n, torch.randperm(n, generator=random))
+        return self._epoch[2]
