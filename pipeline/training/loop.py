@@ -26,6 +26,11 @@ def kind(config: ModelConfig) -> str:
     return "vae" if architecture(config.architecture).encoder else "gan"
 
 
+def loss_name(family: Family) -> str:
+    """Return the family's loss: for a GAN one of `losses.LOSSES`, for a vae `elbo`."""
+    return "elbo" if family.architecture == "vae" else family.loss or losses.DEFAULT
+
+
 def schedule(family: Family) -> tuple[int, set[int]]:
     """Return the number of steps that the family's budget takes, at least 1, and the steps that end at a snapshot.
 
@@ -88,7 +93,7 @@ def train(
         kl_weight = 1.0 if family.kl_weight is None else family.kl_weight
         step = partial(steps.variational_step, kl_weight=kl_weight)
     else:
-        step = partial(steps.adversarial_step, loss=losses.LOSSES[family.loss or losses.DEFAULT])
+        step = partial(steps.adversarial_step, loss=losses.LOSSES[loss_name(family)])
 
     for done in range(state.nimg // batch + 1, total + 1):
         real = batch_at(images, streams.order(state.nimg, batch, len(images)))
