@@ -1,0 +1,181 @@
+"""One stage's command, run through DVC in a slot, and what came of it."""
+
+import os
+import re
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from flows.devices import Pool
+from flows.graph import Graph
+from flows.process import Processes
+from pipeline.tracking import PIPELINE_RUN
+
+RAN, RESTORED, CLEAN, FAILED, STOPPED, SKIPPED = (
+    "ran",
+    "restored from cache",
+    "up to date",
+    "failed",
+    "stopped",
+    "not run",
+)
+# How DVC says which of the three it did.
+SIGNS = {"Running stage '": RAN, "is cached - skipping run": RESTORED, "didn't change, skipping": CLEAN}
+# Advice to people who type dvc's commands; in a flow's log it only hides the stage's own lines.
+ADVICE = (
+    "To track the changes with git",
+    "\tgit add",
+    "To enable auto staging",
+    "\tdvc config core.autostage",
+    "Use `dvc push`",
+    "Updating lock file",
+    "Generating lock file",
+)
+VERIFY = "verify"  # the check of the registry, which is no stage but ends like one
+KEPT = 12  # last lines of a failed stage that are shown again at the end
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What happened to a stage: one of the words above, how many seconds it took, and a message where it went wrong."""
+
+    stage: str
+    what: str
+    seconds: float = 0.0
+    message: str = ""
+
+    @property
+    def changed(self) -> bool:
+        return self.what in (RAN, RESTORED)
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run ended: the outcomes of its stages and of the check of the registry, and the signal that stopped it."""
+
+    outcomes: tuple[Outcome, ...]
+    stopped_by: int | None = None
+
+    @property
+    def failed(self) -> tuple[Outcome, ...]:
+        return tuple(outcome for outcome in self.outcomes if outcome.what == FAILED)
+
+    @property
+    def message(self) -> str:
+        """One line for each thing that went wrong, with the last lines of its output below it."""
+        if self.stopped_by is not None:
+            return "stopped; what was complete is kept, a training goes on from its checkpoint next time"
+        parts = [f"{o.stage} failed:\n{_indented(o.message)}" for o in self.failed]
+        if skipped := [outcome.stage for outcome in self.outcomes if outcome.what == SKIPPED]:
+            parts.append(f"not run because of that: {', '.join(skipped)}")
+        return "\n".join(parts) or "all stages are up to date"
+
+    @property
+    def mlflow_status(self) -> str:
+        if self.stopped_by is not None:
+            return "KILLED"
+        return "FAILED" if self.failed else "FINISHED"
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"    {line}" for line in text.splitlines())
+
+
+def stage_environment(threads: int, pipeline_run: str | None = None) -> dict[str, str]:
+    """Return the environment that stage processes get: this `python`, their threads, their MLflow parent."""
+    here = Path(sys.executable).parent
+    count = str(threads)
+    environment = {
+        **os.environ,
+        "PATH": f"{here}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+        "PYTHONUNBUFFERED": "1",
+        "OMP_NUM_THREADS": count,
+        "MKL_NUM_THREADS": count,
+    }
+    return environment | ({PIPELINE_RUN: pipeline_run} if pipeline_run else {})
+
+
+class Execution:
+    """Runs the stages of one flow run and keeps their outcomes by name."""
+
+    def __init__(
+        self,
+        root: Path,
+        graph: Graph,
+        pool: Pool,
+        processes: Processes,
+        environment: Mapping[str, str],
+        *,
+        force: bool = False,
+    ) -> None:
+        self.root, self.graph, self.pool, self.processes = root, graph, pool, processes
+        self.environment, self.force = environment, force
+        self.outcomes: dict[str, Outcome] = {}
+
+    def run(self, stage: str, upstream: Sequence[Outcome], log: Callable[[str], None]) -> Outcome:
+        """Bring one stage up to date; DVC is not even asked where nothing above has changed.
+
+        log: called with each line of the stage's output.
+        """
+        if not self.force and not self.graph.stages[stage].reasons and not any(above.changed for above in upstream):
+            outcome = Outcome(stage, CLEAN)
+        else:
+            with self.pool.slot(lambda: self.processes.stopped) as slot:
+                outcome = Outcome(stage, STOPPED) if slot is None else self._reproduce(stage, slot, log)
+        self.outcomes[stage] = outcome
+        return outcome
+
+    def _reproduce(self, stage: str, slot: Mapping[str, str], log: Callable[[str], None]) -> Outcome:
+        command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage]
+        if self.force:
+            command.append("--force")
+        return _follow(self.processes, stage, command, self.root, {**self.environment, **slot}, log)
+
+
+def verify(processes: Processes, root: Path, environment: Mapping[str, str], log: Callable[[str], None]) -> Outcome:
+    """Check that the registry holds the fused model; the command registers it again where it was lost."""
+    return _follow(processes, VERIFY, [sys.executable, "-m", "pipeline", "verify"], root, environment, log)
+
+
+def _follow(
+    processes: Processes,
+    name: str,
+    command: Sequence[str],
+    root: Path,
+    environment: Mapping[str, str],
+    log: Callable[[str], None],
+) -> Outcome:
+    """Run a command, pass on what it says, and tell from that what happened."""
+    what = RAN
+    said: deque[str] = deque(maxlen=200)
+
+    def on_line(line: str) -> None:
+        nonlocal what
+        if not line or line.startswith(ADVICE):
+            return
+        what = next((happened for sign, happened in SIGNS.items() if sign in line), what)
+        said.append(line)
+        log(line)
+
+    began = time.monotonic()
+    status = processes.run(command, root, environment, on_line)
+    seconds = time.monotonic() - began
+    if status == 0:
+        return Outcome(name, what, seconds)
+    if processes.stopped:
+        return Outcome(name, STOPPED, seconds)
+    return Outcome(name, FAILED, seconds, failure_message(list(said)))
+
+
+def failure_message(lines: Sequence[str]) -> str:
+    """Return what to show of a failed command: the one message that bad input gives, else its last lines."""
+    own = [line for line in lines if not line.startswith("ERROR: failed to reproduce")]
+    if any(re.search(r"exited with 2$", line) for line in lines) or len(own) == len(lines):
+        start = next((place for place, line in enumerate(own) if line.startswith("chorus: ")), None)
+        if start is not None:
+            return "\n".join(own[start:])
+    # A stage that never started has nothing but DVC's own account.
+    return "\n".join((own if any(line.startswith("> ") for line in own) else lines)[-KEPT:])

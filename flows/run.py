@@ -1,0 +1,102 @@
+"""The Prefect flow: a task for each stage of `dvc.yaml`, as parallel as the slots allow."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, get_run_logger, runtime, task
+from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.futures import wait
+from prefect.settings import PREFECT_API_URL
+from prefect.states import Cancelled, Completed, Failed, State
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.devices import Pool, slots_for
+from flows.exclusive import alone
+from flows.execution import FAILED, SKIPPED, STOPPED, VERIFY, Execution, Outcome, Result, stage_environment, verify
+from flows.graph import read_graph
+from flows.parent import pipeline_run
+from flows.process import Processes, stopping_on_signals
+from flows.summary import stage_rows
+from pipeline.project import Project
+
+
+# DVC is the only cache: Prefect's looks at arguments, not at files.
+@task(task_run_name="{stage}", cache_policy=NO_CACHE, persist_result=False)
+def run_stage(stage: str, upstream: list[Outcome], execution: Execution) -> Outcome | State[Any]:
+    return _final(execution.run(stage, upstream, get_run_logger().info))
+
+
+@task(name=VERIFY, task_run_name=VERIFY, cache_policy=NO_CACHE, persist_result=False)
+def verify_registry(execution: Execution) -> Outcome | State[Any]:
+    log = get_run_logger().info
+    outcome = verify(execution.processes, execution.root, execution.environment, log)
+    execution.outcomes[VERIFY] = outcome
+    return _final(outcome)
+
+
+def _final(outcome: Outcome) -> Outcome | State[Any]:
+    """A task's outcome, or the state that says how it went wrong and keeps the tasks below from running."""
+    if outcome.what == FAILED:
+        return Failed(message=outcome.message)
+    return Cancelled(message=outcome.what) if outcome.what == STOPPED else outcome
+
+
+def run_graph(execution: Execution, selected: Sequence[str]) -> tuple[Outcome, ...]:
+    """Run the selected stages as tasks of the current flow, each after those it reads from, and wait for all of them.
+
+    Below a stage that fails nothing runs; stages that do not depend on it finish.
+    """
+    futures: dict[str, Any] = {}
+    for stage in selected:
+        upstream = [futures[name] for name in execution.graph.before(stage, selected)]
+        futures[stage] = run_stage.submit(stage, upstream, execution)
+    wait(list(futures.values()))
+    ended = STOPPED if execution.processes.stopped else SKIPPED
+    return tuple(execution.outcomes.get(stage, Outcome(stage, ended)) for stage in selected)
+
+
+# Threads wait for upstream stages and cost nothing: what computes at once is bounded by the slots.
+@flow(name="retrain", task_runner=ThreadPoolTaskRunner(), persist_result=False)
+def retrain(root: Path, only: tuple[str, ...] = (), force: bool = False, slots: int | None = None) -> State[Any]:
+    """Bring the checkout at `root` up to date; the data of the returned state is a `Result`.
+
+    only: names of the stages to look at (`train` stands for all of `train@…`); none means all.
+    force: run them although nothing has changed.
+    slots: how many stages may compute at once; by default one a GPU, or cores ÷ `compute.threads`.
+    """
+    project = Project.load(root)
+    processes = Processes()
+    log = get_run_logger()
+    with alone(project.root), stopping_on_signals(processes, log.warning):
+        graph = read_graph(project.root)
+        selected = graph.select(only)
+        pool = Pool(slots_for(project.params.compute, slots))
+        url = runtime.flow_run.ui_url if PREFECT_API_URL.value() else None
+        with pipeline_run(project.root, runtime.flow_run.name, str(runtime.flow_run.id), url) as parent:
+            log.info("MLflow run %s; %d stages, %d at once", parent.id, len(selected), pool.size)
+            environment = stage_environment(project.params.compute.threads, parent.id)
+            execution = Execution(project.root, graph, pool, processes, environment, force=force)
+            result = _carry_out(execution, selected)
+            parent.status = result.mlflow_status
+        create_table_artifact(stage_rows(result.outcomes), key="stages", description=f"MLflow run {parent.id}")
+    return _final_state(result)
+
+
+def _final_state(result: Result) -> State[Any]:
+    """The final state of the flow run, with the result as its data."""
+    if result.stopped_by is not None:
+        return Cancelled(message=result.message, data=result)
+    if result.failed:
+        return Failed(message=result.message, data=result)
+    return Completed(message=result.message, data=result)
+
+
+def _carry_out(execution: Execution, selected: Sequence[str]) -> Result:
+    outcomes = run_graph(execution, selected)
+    result = Result(outcomes, execution.processes.stopped_by)
+    if "register" in selected and not result.failed and not execution.processes.stopped:
+        verify_registry.submit(execution).wait()
+        result = Result((*outcomes, execution.outcomes[VERIFY]), execution.processes.stopped_by)
+    return result

@@ -1,0 +1,47 @@
+"""The Prefect server that a run reports to: the one of `PREFECT_API_URL`, or a temporary one."""
+
+import contextvars
+import os
+import signal
+import threading
+from collections.abc import Callable
+
+from pipeline.errors import ChorusError
+
+# Set before Prefect is imported, and only where the user has not decided otherwise.
+DEFAULTS = {
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # 9 to 13 s on two idle cores
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_LOGGING_FORMATTERS_STANDARD_FLOW_RUN_FMT": "%(asctime)s | %(message)s",
+    "PREFECT_LOGGING_FORMATTERS_STANDARD_TASK_RUN_FMT": "%(asctime)s | %(task_run_name)s | %(message)s",
+}
+
+
+def connect(say: Callable[[str], None]) -> None:
+    """Reach the configured server, or start a temporary one; raises `ChorusError` where neither answers."""
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL
+
+    address = PREFECT_API_URL.value()
+    say(f"connecting to Prefect at {address}" if address else "starting Prefect's temporary server (about 10 s) …")
+    problems: list[BaseException | None] = []
+
+    def reach() -> None:
+        # The temporary server inherits this: Ctrl-C must reach the flow alone, which has its end yet to report.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
+        try:
+            with get_client(sync_client=True) as client:
+                problems.append(client.api_healthcheck())
+        except Exception as error:
+            problems.append(error)
+
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(reach,), daemon=True)
+    thread.start()
+    thread.join()
+    if problem := problems[0]:
+        if address:
+            remedy = f"Prefect does not answer at PREFECT_API_URL={address}: start it there (`prefect server start`), "
+            raise ChorusError(f"{remedy}or unset the variable for a temporary server ({problem})")
+        raise ChorusError(f"Prefect's temporary server does not start: {problem}")
