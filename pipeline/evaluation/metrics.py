@@ -1,0 +1,88 @@
+"""Distances between generated and real features, computed by torch-fidelity's own functions.
+
+Every name ends in the extractor's, because the numbers of two extractors cannot be compared; `fid` alone is reserved
+for the Inception network's 2048 features (Heusel et al., arXiv:1706.08500).
+"""
+
+import numpy as np
+import torch
+
+from pipeline._torchvision import allow_torchvision
+from pipeline.evaluation import frechet
+from pipeline.evaluation.features import Features
+from pipeline.evaluation.ruler import Ruler, frechet_name
+
+allow_torchvision()
+
+from torch_fidelity.metric_fid import (  # noqa: E402
+    KEY_METRIC_FID,
+    fid_features_to_statistics,
+    fid_statistics_to_metric,
+)
+from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, isc_featuresdict_to_metric  # noqa: E402
+from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric  # noqa: E402
+from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric  # noqa: E402
+
+KID_SUBSET = 1000  # torch-fidelity's default, smaller where a set has fewer images
+NEIGHBOUR_IMAGES = 10_000  # precision and recall compare all pairs, so no more than these of each set
+ROWS_AT_ONCE = 1000
+
+
+def measure(fake: Features, real: Features, ruler: Ruler, *, neighbours: int = 3, seed: int = 0) -> dict[str, float]:
+    """Return each metric of generated against real features of the ruler's extractor, by name.
+
+    The Fréchet distance in all features and, where the ruler keeps fewer, in its dimensions; KID (Bińkowski et al.,
+    arXiv:1801.01401, cubic kernel, mean over 100 subsets of at most 1000 images); with logits the Inception-style score
+    of the generated images (Salimans et al., arXiv:1606.03498); precision and recall (Kynkäänniemi et al.,
+    arXiv:1904.06991). Both sets need more than `neighbours` images, at least 2, and finite features.
+    """
+    name = ruler.extractor
+    fake_values, real_values = _tensor(fake.values), _tensor(real.values)
+    result = {}
+    if ruler.dims is not None:
+        projected = (frechet.moments(ruler.project(features.values)) for features in (fake, real))
+        result[ruler.name] = frechet.distance(*next(projected), *next(projected))
+    statistics = [fid_features_to_statistics(values) for values in (fake_values, real_values)]
+    result[frechet_name(name, None)] = fid_statistics_to_metric(*statistics, verbose=False)[KEY_METRIC_FID]
+    subset = min(KID_SUBSET, len(fake), len(real))
+    kid = kid_features_to_metric(fake_values, real_values, kid_subset_size=subset, rng_seed=seed % 2**32, verbose=False)
+    result[f"kid_{name}"] = kid[KEY_METRIC_KID_MEAN]
+    if fake.logits is not None:
+        logits = {"logits": _tensor(fake.logits)}
+        score = isc_featuresdict_to_metric(logits, "logits", rng_seed=seed % 2**32, verbose=False)
+        result[f"isc_{name}"] = score[KEY_METRIC_ISC_MEAN]
+    manifold = prc_features_to_metric(
+        _some(fake_values, seed),
+        _some(real_values, seed),
+        prc_neighborhood=neighbours,
+        prc_batch_size=ROWS_AT_ONCE,
+        save_cpu_ram=True,
+        verbose=False,
+    )
+    result[f"precision_{name}"] = manifold[KEY_METRIC_PRECISION]
+    result[f"recall_{name}"] = manifold[KEY_METRIC_RECALL]
+    return result
+
+
+def warnings_of(fake: Features, real: Features, ruler: Ruler) -> list[str]:
+    """Say which Fréchet distances of `measure` are mostly bias: a set has fewer images than there are features."""
+    images, found = min(len(fake), len(real)), []
+    for dims in [ruler.dims, None] if ruler.dims else [None]:
+        features = dims or fake.values.shape[1]
+        if images < features:
+            name = frechet_name(ruler.extractor, dims)
+            found.append(f"{name}: {images} images for {features} features; use kid_{ruler.extractor} instead")
+    return found
+
+
+def _tensor(values: np.ndarray) -> torch.Tensor:
+    # A copy, because the stored arrays are read-only memory maps.
+    return torch.from_numpy(np.array(values, dtype=np.float32))
+
+
+def _some(values: torch.Tensor, seed: int) -> torch.Tensor:
+    """Return at most `NEIGHBOUR_IMAGES` rows, chosen at random because images may be stored class by class."""
+    if len(values) <= NEIGHBOUR_IMAGES:
+        return values
+    order = torch.randperm(len(values), generator=torch.Generator().manual_seed(seed))
+    return values[order[:NEIGHBOUR_IMAGES]]

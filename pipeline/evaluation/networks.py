@@ -1,0 +1,167 @@
+"""The networks of our own extractors.
+
+Each maps float images B×C×S×S in [-1, 1] to (features B×D, logits B×K or None), and halves them until they are 4 pixels
+high, so one definition serves sizes from 8 to 128.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Output = tuple[Tensor, Tensor | None]
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """What is needed to build an extractor's network again.
+
+    kind: a key of `KINDS`. channels, size: of the images. features: D. classes: K, 0 where there are none.
+    """
+
+    kind: str
+    channels: int
+    size: int
+    features: int
+    classes: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def widths(size: int) -> list[int]:
+    """Return the channels at each resolution, one entry a halving: few where the maps are large, at most 128."""
+    steps = max(math.ceil(math.log2(size / 4)), 1)
+    return [max(128 >> (max(steps, 3) - 1 - i), 16) for i in range(steps)]
+
+
+class ConvNet(nn.Module):
+    """Plain convolutions and max pooling; the last maps' means are projected to the features."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        inputs = config.channels
+        for width in widths(config.size):
+            layers += [nn.Conv2d(inputs, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+            layers += [nn.MaxPool2d(2, ceil_mode=True)]
+            inputs = width
+        layers += [nn.Conv2d(inputs, 128, 3, padding=1, bias=False), nn.BatchNorm2d(128), nn.ReLU()]
+        self.body = nn.Sequential(*layers)
+        self.features = nn.Linear(128, config.features)
+        self.logits = nn.Linear(config.features, config.classes) if config.classes else None
+
+    def forward(self, images: Tensor) -> Output:
+        features = self.features(self.body(images).mean((2, 3)))
+        return features, None if self.logits is None else self.logits(features.relu())
+
+
+class ResidualBlock(nn.Module):
+    """Pre-activation residual block (He et al., arXiv:1603.05027) that halves its input by average pooling."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.BatchNorm2d(inputs),
+            nn.SiLU(),
+            nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.SiLU(),
+            nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
+        )
+        self.skip = nn.Sequential(nn.AvgPool2d(2, ceil_mode=True), nn.Conv2d(inputs, outputs, 1, bias=False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x) + self.skip(x)
+
+
+class ResidualNet(nn.Module):
+    """Strided pre-activation residual blocks on 5×5 stem filters; the last maps are read whole, not averaged."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        channels = widths(config.size)
+        self.stem = nn.Conv2d(config.channels, channels[0], 5, padding=2)
+        pairs = zip([channels[0], *channels], channels, strict=False)
+        self.blocks = nn.Sequential(*(ResidualBlock(inputs, outputs) for inputs, outputs in pairs))
+        side = config.size
+        for _ in channels:
+            side = -(-side // 2)
+        self.norm = nn.BatchNorm2d(channels[-1])
+        self.features = nn.Linear(channels[-1] * side**2, config.features)
+        self.logits = nn.Linear(config.features, config.classes) if config.classes else None
+
+    def forward(self, images: Tensor) -> Output:
+        features = self.features(F.silu(self.norm(self.blocks(self.stem(images)))).flatten(1))
+        return features, None if self.logits is None else self.logits(F.silu(features))
+
+
+class Autoencoder(nn.Module):
+    """Strided convolutions to a code, which is the features, and transposed ones back to the image."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        channels = widths(config.size)
+        sides = [config.size]
+        for _ in channels:
+            sides.append(-(-sides[-1] // 2))
+        inputs = [config.channels, *channels]
+        encoder: list[nn.Module] = []
+        decoder: list[nn.Module] = []
+        for i, width in enumerate(channels):
+            encoder += [nn.Conv2d(inputs[i], width, 4 - sides[i] % 2, 2, 1), nn.BatchNorm2d(width), nn.SiLU()]
+            last = i == 0
+            up: list[nn.Module] = [nn.ConvTranspose2d(width, inputs[i], 4 - sides[i] % 2, 2, 1)]
+            decoder = up + ([] if last else [nn.BatchNorm2d(inputs[i]), nn.SiLU()]) + decoder
+        shape = (channels[-1], sides[-1], sides[-1])
+        self.encoder = nn.Sequential(*encoder, nn.Flatten(), nn.Linear(math.prod(shape), config.features))
+        self.decoder = nn.Sequential(
+            nn.Linear(config.features, math.prod(shape)), nn.Unflatten(1, shape), nn.SiLU(), *decoder, nn.Tanh()
+        )
+
+    def forward(self, images: Tensor) -> Output:
+        return self.encoder(images), None
+
+
+class PrincipalPixels(nn.Module):
+    """Principal components of the pixels, after antialiased reduction to at most 32 pixels a side."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.side = min(config.size, 32)
+        self.mean: Tensor
+        self.basis: Tensor
+        pixels = config.channels * self.side**2
+        self.register_buffer("mean", torch.zeros(pixels))
+        self.register_buffer("basis", torch.zeros(pixels, config.features))
+
+    def pixels(self, images: Tensor) -> Tensor:
+        """Return B×P, the reduced images as rows."""
+        if images.shape[-1] > self.side:
+            images = F.interpolate(images, size=(self.side, self.side), mode="bilinear", antialias=True)
+        return images.flatten(1)
+
+    def forward(self, images: Tensor) -> Output:
+        return (self.pixels(images) - self.mean) @ self.basis, None
+
+
+KINDS: dict[str, Callable[[NetworkConfig], nn.Module]] = {
+    "plain": ConvNet,
+    "residual": ResidualNet,
+    "autoencoder": Autoencoder,
+    "pixels": PrincipalPixels,
+}
+
+
+def build(config: NetworkConfig) -> nn.Module:
+    """Build an extractor's network with fresh weights."""
+    return KINDS[config.kind](config)
+
+
+def to_float(images: Tensor) -> Tensor:
+    """Map uint8 in [0, 255] to floats in [-1, 1]."""
+    return images.float().div(127.5).sub(1)

@@ -1,0 +1,130 @@
+"""torch-fidelity's own extractors: which of their layers we take, and where their weights come from."""
+
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import torch
+
+from pipeline._torchvision import allow_torchvision
+from pipeline.errors import ChorusError
+
+allow_torchvision()
+
+from torch_fidelity.feature_extractor_base import FeatureExtractorBase  # noqa: E402
+from torch_fidelity.feature_extractor_clip import MODEL_METADATA as CLIP  # noqa: E402
+from torch_fidelity.feature_extractor_clip import MODEL_URLS as CLIP_URLS  # noqa: E402
+from torch_fidelity.feature_extractor_clip import FeatureExtractorCLIP  # noqa: E402
+from torch_fidelity.feature_extractor_dinov2 import MODEL_METADATA as DINOV2  # noqa: E402
+from torch_fidelity.feature_extractor_dinov2 import FeatureExtractorDinoV2  # noqa: E402
+from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3  # noqa: E402
+from torch_fidelity.feature_extractor_vgg16 import FeatureExtractorVGG16  # noqa: E402
+
+DINOV2_CODE = "facebookresearch/dinov2"
+
+
+class DinoV2FromFile(FeatureExtractorDinoV2):
+    """torch-fidelity's DINOv2 extractor with weights from a file, which it does not take itself.
+
+    The network's code is that of DINOv2's own repository, through torch.hub: from its cache where it is there, else
+    downloaded.
+    """
+
+    def __init__(self, name: str, features_list: list[str], feature_extractor_weights_path: str, **_: Any) -> None:
+        FeatureExtractorBase.__init__(self, name, features_list)
+        self.feature_extractor_internal_dtype = torch.float32
+        self.model = torch.hub.load(DINOV2_CODE, DINOV2[name], pretrained=False, verbose=False)
+        self.model.load_state_dict(torch.load(feature_extractor_weights_path, map_location="cpu", weights_only=True))
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published network: its class, the layers of features and class scores that we take, its weights.
+
+    digest: beginning of the weights' SHA-256 where one is published. scripted: they are a TorchScript archive.
+    """
+
+    build: Callable[..., Any]
+    layer: str
+    logits: str | None
+    url: str
+    digest: str | None = None
+    scripted: bool = False
+
+    @property
+    def file(self) -> str:
+        return self.url.rsplit("/", 1)[1]
+
+
+PUBLISHED = {
+    "inception-v3-compat": Published(FeatureExtractorInceptionV3, "2048", "logits_unbiased", URL_INCEPTION_V3),
+    "vgg16": Published(
+        FeatureExtractorVGG16, "fc2_relu", None, "https://download.pytorch.org/models/vgg16-397923af.pth", "397923af"
+    ),
+    **{
+        name: Published(
+            DinoV2FromFile, "dinov2", None, f"https://dl.fbaipublicfiles.com/dinov2/{model}/{model}_pretrain.pth"
+        )
+        for name, model in DINOV2.items()
+    },
+    **{
+        name: Published(FeatureExtractorCLIP, "clip", None, CLIP_URLS[name], CLIP[name]["hash"], scripted=True)
+        for name in CLIP
+    },
+}
+
+
+def find_weights(name: str, given: Path | None) -> Path:
+    """Return the file of a published network's weights: the given one, torch.hub's cached one, or its download.
+
+    Raises `ChorusError` that says which file to put where.
+    """
+    published = PUBLISHED[name]
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / published.file
+    remedy = (
+        f"get {published.file} from {published.url}, then name it in params.yaml under reference.weights.{name}, "
+        f"or put it at {cached}"
+    )
+    if given is not None:
+        if not given.is_file():
+            raise ChorusError(f"reference.weights.{name}: there is no file {given}; {remedy}")
+        return given
+    if not cached.is_file():
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(published.url, str(cached), hash_prefix=published.digest, progress=False)
+        except (URLError, OSError, RuntimeError) as error:
+            raise ChorusError(
+                f"the weights of extractor '{name}' could not be downloaded ({error}); {remedy}"
+            ) from None
+    return cached
+
+
+def load_published(name: str, weights: Path) -> torch.nn.Module:
+    """Build torch-fidelity's extractor on a file of weights, in evaluation mode on the CPU.
+
+    Raises `ChorusError` for a file that holds other weights, or anything besides tensors.
+    """
+    published = PUBLISHED[name]
+    layers = [published.layer, *([published.logits] if published.logits else [])]
+    try:
+        if not published.scripted:
+            # torch-fidelity unpickles the file without restrictions, so anything but tensors is turned away here.
+            torch.load(weights, map_location="cpu", weights_only=True)
+        module: torch.nn.Module = published.build(name, layers, feature_extractor_weights_path=str(weights))
+    except URLError as error:
+        checkout = Path(torch.hub.get_dir()) / "facebookresearch_dinov2_main"
+        raise ChorusError(
+            f"the code of extractor '{name}' could not be downloaded ({error.reason}); "
+            f"put a checkout of https://github.com/{DINOV2_CODE} at {checkout}"
+        ) from None
+    except (pickle.UnpicklingError, RuntimeError, KeyError, AttributeError, ValueError, EOFError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ChorusError(
+            f"{weights} does not hold the weights of extractor '{name}' ({first}); "
+            f"expected the file {published.file} of {published.url}"
+        ) from None
+    return module.requires_grad_(False).eval()
