@@ -15,7 +15,10 @@ SPLITS = ("train", "val", "gate", "test")
 
 @dataclass(frozen=True)
 class Split:
-    """One split: images uint8 N×C×H×W (memory-mapped, read only), labels int64 N in [0, classes) or None."""
+    """One split: images uint8 N×C×H×W (memory-mapped, read only), labels int64 N in [0, classes) or None.
+
+    Rows come in the order of the images' hashes, so any stretch of them is a fair sample of the split.
+    """
 
     images: np.ndarray
     labels: np.ndarray | None
@@ -60,7 +63,7 @@ def load_split(prepared: Path, name: str) -> Split:
 def _open(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
     try:
         array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise ChorusError(f"{path} cannot be read ({error}); run `dvc repro prepare`") from None
     if array.shape != shape or array.dtype != dtype:
         found = f"{array.dtype} {array.shape}"

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 from pipeline.errors import ChorusError
-from pipeline.files import read_json, replacing, write_json
+from pipeline.files import read_json, replacing, write_text
 
 SCHEMA = 1
 SHARD_BYTES = 64 * 2**20
@@ -76,7 +76,7 @@ class RawWriter:
     def __init__(self, folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
         self.folder, self.shard_bytes = folder, shard_bytes
         self._files, self._shard_file = ExitStack(), ExitStack()
-        self._shard, self._offset = -1, shard_bytes
+        self._shard, self._offset = -1, 0
 
     def __enter__(self) -> Self:
         self._index = self._files.enter_context(json_lines(self.folder / "index.jsonl"))
@@ -99,7 +99,7 @@ class RawWriter:
 
     def add(self, image: RawImage) -> None:
         """Append one image, which must not be larger than a shard."""
-        if self._offset + len(image.data) > self.shard_bytes:
+        if self._shard < 0 or self._offset + len(image.data) > self.shard_bytes:
             self._next_shard()
         self._file.write(image.data)
         shape = {} if image.shape is None else {"shape": image.shape}
@@ -116,7 +116,8 @@ class RawWriter:
         self._shard_file.close()
         self._files.close()
         facts = {"source": source, "classes": classes, "images": self._index.count, "rejected": self._rejected.count}
-        write_json(self.folder / "source.json", {"schema": SCHEMA, **facts})
+        # In ASCII like the index, for a folder's name need not be Unicode.
+        write_text(self.folder / "source.json", json.dumps({"schema": SCHEMA, **facts}, indent=2) + "\n")
 
     def _next_shard(self) -> None:
         self._shard_file.close()
