@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.evaluation.augment import shift, view
-from pipeline.evaluation.networks import NetworkConfig, build, to_float
+from pipeline.evaluation.networks import KINDS, NetworkConfig, Standardised, to_float
 from pipeline.randomness import derive_seed, generator
 
 BATCH = 128
 TEMPERATURE = 0.2
-PIXEL_IMAGES = 20_000  # principal components of pixels are fitted on no more images than these
+SOME_IMAGES = 20_000  # statistics of pixels and features are fitted on no more images than these
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def seeded(config: NetworkConfig, task: Task) -> nn.Module:
     """Build a network whose first weights depend on the task's seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(task.seed, "weights"))
-        return build(config).to(task.images.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return KINDS[config.kind](config).to(task.images.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def batches(n: int, size: int, seed: int) -> Iterator[Tensor]:
@@ -71,7 +71,7 @@ def optimise(parameters: list[nn.Parameter], loss_of: Callable[[Tensor, torch.Ge
 
 def learn_classes(config: NetworkConfig, task: Task) -> nn.Module:
     """Train a classifier with label smoothing on slightly shifted images (no flips: a digit has none)."""
-    network, labels, most = seeded(config, task), task.labels, max(config.size // 14, 1)
+    network, labels, most = seeded(config, task), task.labels, max(config.size // 28, 1)
     assert labels is not None
 
     def loss_of(rows: Tensor, rng: torch.Generator) -> Tensor:
@@ -115,12 +115,25 @@ def learn_code(config: NetworkConfig, task: Task) -> nn.Module:
 
 def learn_pixels(config: NetworkConfig, task: Task) -> nn.Module:
     """Fit the principal components of the pixels, of at most 20,000 images, in float64."""
-    network: Any = build(config).to(task.images.device)
-    order = torch.randperm(len(task.images), generator=generator(task.seed, "pixels"))[:PIXEL_IMAGES]
-    pixels = network.pixels(to_float(task.images[order.sort().values.to(task.images.device)])).double()
+    network: Any = KINDS[config.kind](config).to(task.images.device)
+    pixels = network.pixels(to_float(some(task))).double()
     mean = pixels.mean(0)
     vectors = torch.linalg.eigh((pixels - mean).T @ (pixels - mean)).eigenvectors.flip(1)[:, : config.features]
     signs = vectors.gather(0, vectors.abs().argmax(0, keepdim=True)).sign()
     network.mean.copy_(mean)
     network.basis.copy_(vectors * signs)
     return network.eval()
+
+
+@torch.inference_mode()
+def standardise(network: nn.Module, config: NetworkConfig, task: Task) -> Standardised:
+    """Centre and scale the features of a trained network by at most 20,000 of the images it learnt from."""
+    result = Standardised(network.eval(), config.features).to(task.images.device).eval()
+    result.fit(torch.cat([network(to_float(part))[0] for part in some(task).split(500)]))
+    return result
+
+
+def some(task: Task) -> Tensor:
+    """Return at most 20,000 of the images, chosen at random because they may be stored class by class."""
+    order = torch.randperm(len(task.images), generator=generator(task.seed, "some"))[:SOME_IMAGES]
+    return task.images[order.sort().values.to(task.images.device)]

@@ -157,9 +157,36 @@ KINDS: dict[str, Callable[[NetworkConfig], nn.Module]] = {
 }
 
 
-def build(config: NetworkConfig) -> nn.Module:
+class Standardised(nn.Module):
+    """A network whose features are centred and divided by one number, their root mean variance over real images.
+
+    One number for all keeps the geometry; it makes distances of different extractors alike in size, and the cubic
+    kernel of KID, which depends on the scale, well behaved.
+    """
+
+    def __init__(self, network: nn.Module, features: int) -> None:
+        super().__init__()
+        self.network = network
+        self.mean: Tensor
+        self.deviation: Tensor
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("deviation", torch.ones(()))
+
+    def forward(self, images: Tensor) -> Output:
+        features, logits = self.network(images)
+        return (features - self.mean) / self.deviation, logits
+
+    def fit(self, features: Tensor) -> None:
+        """Set centre and scale from the network's own features N×D; features that never vary keep their scale."""
+        values = features.double()
+        self.mean.copy_(values.mean(0))
+        deviation = values.var(0).mean().sqrt()
+        self.deviation.copy_(deviation if deviation > 0 else torch.ones_like(deviation))
+
+
+def build(config: NetworkConfig) -> Standardised:
     """Build an extractor's network with fresh weights."""
-    return KINDS[config.kind](config)
+    return Standardised(KINDS[config.kind](config), config.features)
 
 
 def to_float(images: Tensor) -> Tensor:

@@ -1,0 +1,112 @@
+"""Sample every candidate of a family once, featurise the samples, measure them against val; write evaluation/FAMILY."""
+
+from typing import Any
+
+from pipeline.compute import Runtime, set_up
+from pipeline.errors import ChorusError
+from pipeline.evaluation import store
+from pipeline.evaluation.extractors import Extractor, load_extractors
+from pipeline.evaluation.features import Features
+from pipeline.evaluation.metrics import measure, warnings_of
+from pipeline.evaluation.pictures import grid, write_png
+from pipeline.evaluation.ruler import Ruler
+from pipeline.files import read_json, tree_hash, write_json
+from pipeline.fusion.samplers import CandidateSampler, draw
+from pipeline.project import Project
+from pipeline.randomness import derive_seed
+from pipeline.tracking import Run, Tracker
+from pipeline.weights import load_generator
+
+SHOWN = 64
+
+
+def run(project: Project, family: str) -> None:
+    """Measure each snapshot of each member by the selection extractors; judges take no part here."""
+    runtime = set_up(project.params.compute)
+    reference = store.read_reference(project.reference)
+    weights = {name: project.root / path for name, path in project.params.reference.weights.items()}
+    extractors = load_extractors(project.reference, reference["selection"], runtime.device, weights)
+    rulers = {name: store.read_ruler(project.reference, name) for name in extractors}
+    real = {name: store.read_features(project.reference, "val", name) for name in extractors}
+    found = candidates_of(project, family)
+    entries = []
+    for done, candidate in enumerate(found, 1):
+        entry = evaluate_candidate(project, runtime, candidate, extractors, rulers, real)
+        entries.append(entry)
+        decides = rulers[reference["selection"][0]].name
+        floor = reference["floors"]["val"][decides]
+        shown = f"{decides} {entry['metrics'][decides]:.3f} (real {floor:.3f})"
+        print(f"evaluate  {candidate} ({done} of {len(found)}): {shown}", flush=True)
+    for warning in sorted({text for entry in entries for text in entry["warnings"]}):
+        print(f"evaluate  warning: {warning}", flush=True)
+    write_json(
+        project.evaluation / family / "evaluation.json",
+        {
+            "schema": store.SCHEMA,
+            "family": family,
+            "models_hash": tree_hash(project.members / family),
+            "samples": project.params.evaluation.samples,
+            "candidates": entries,
+        },
+    )
+    log_to_members(project, family, entries)
+
+
+def candidates_of(project: Project, family: str) -> list[str]:
+    """Return the ids of a family's snapshots; raises `ChorusError` where the weights are not those of its roster."""
+    folder = project.members / family
+    members = read_json(folder / "family.json")["members"]
+    replicas = project.params.families[family].replicas
+    missing = [member for member in members if not (folder / member).is_dir()]
+    if len(members) != replicas or missing:
+        raise ChorusError(
+            f"models/members/{family} holds {len(members) - len(missing)} members, params.yaml asks for {replicas}: "
+            f"run `dvc repro train@{family}`"
+        )
+    return [
+        f"{family}/{member}/{snapshot.name}"
+        for member in members
+        for snapshot in sorted((folder / member).iterdir())
+        if snapshot.is_dir()
+    ]
+
+
+def evaluate_candidate(
+    project: Project,
+    runtime: Runtime,
+    candidate: str,
+    extractors: dict[str, Extractor],
+    rulers: dict[str, Ruler],
+    real: dict[str, Features],
+) -> dict[str, Any]:
+    """Write one candidate's features and grid; return its entry of evaluation.json."""
+    params = project.params
+    family, member, snapshot = candidate.split("/")
+    sampler = CandidateSampler(load_generator(project.members / candidate, runtime.device)[0], runtime.device)
+    images = draw(sampler, params.evaluation.samples, seed=derive_seed(params.seed, "evaluate", candidate))
+    folder = project.evaluation / family
+    metrics: dict[str, float] = {}
+    warnings: list[str] = []
+    if bool((images == images[:1]).all()):
+        warnings.append(f"{candidate}: all {len(images)} images are equal")
+    for name, extractor in extractors.items():
+        features = extractor.features(images)
+        store.write_features(store.candidate_stem(folder, candidate, name), features)
+        seed = derive_seed(params.seed, "evaluate", name)
+        metrics |= measure(features, real[name], rulers[name], neighbours=params.evaluation.neighbours, seed=seed)
+        warnings += warnings_of(features, real[name], rulers[name])
+    write_png(folder / member / snapshot / "grid.png", grid(images[:SHOWN]))
+    return {"id": candidate, "member": member, "nimg": int(snapshot), "metrics": metrics, "warnings": warnings}
+
+
+def log_to_members(project: Project, family: str, entries: list[dict[str, Any]]) -> None:
+    """Add the distances to the MLflow runs that trained the members; a member trained elsewhere has no run here."""
+    tracker = Tracker(project.root)
+    for member in sorted({entry["member"] for entry in entries}):
+        runs = tracker.find(chorus_member=tree_hash(project.members / family / member))
+        if not runs:
+            continue
+        run = Run(tracker.client, runs[0].info.run_id)
+        for entry in entries:
+            if entry["member"] == member:
+                run.metrics({f"val/{name}": value for name, value in entry["metrics"].items()}, step=entry["nimg"])

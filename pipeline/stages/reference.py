@@ -1,0 +1,147 @@
+"""Train the extractors, featurise the real images, and write data/reference."""
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipeline.compute import Runtime, set_up
+from pipeline.data.dataset import Split, load_split, read_manifest
+from pipeline.errors import ChorusError
+from pipeline.evaluation import store
+from pipeline.evaluation.extractors import Extractor, own_extractor, published_extractor, save_own, save_published
+from pipeline.evaluation.features import Features
+from pipeline.evaluation.metrics import measure, warnings_of
+from pipeline.evaluation.own import OWN, learn, rows_to_learn_from
+from pipeline.evaluation.ruler import Ruler, choose_dims, fit_ruler
+from pipeline.files import write_json
+from pipeline.project import Project
+from pipeline.randomness import derive_seed
+
+SPLITS = ("train", "val", "gate")  # `test` stays closed
+REPORT_SECONDS = 5.0
+
+
+def run(project: Project) -> None:
+    """Make every extractor that decides or judges, and everything about the real images that is measured against."""
+    runtime = set_up(project.params.compute)
+    manifest = read_manifest(project.prepared)
+    splits = {name: load_split(project.prepared, name) for name in SPLITS}
+    check_counts(splits, project.params.evaluation.neighbours)
+    classes = len(manifest["classes"] or ())
+    labelled = classes > 1
+    selection, judges = project.params.selection(labelled), project.params.judges(labelled)
+    extractors: dict[str, Any] = {}
+    rulers: dict[str, Any] = {}
+    floors: dict[str, dict[str, float]] = {"val": {}, "gate": {}, "held_out": {}}
+    warnings: list[str] = []
+    for name in (*selection, *judges):
+        extractor = make_extractor(project, runtime, name, splits["train"], classes)
+        real = featurise(project.reference, extractor, splits)
+        dims = choose_dims(project.params.evaluation.dims, real["val"].values.shape[1], len(real["val"]))
+        ruler = fit_ruler(name, real["train"].values, dims)
+        store.write_ruler(project.reference, ruler)
+        accuracy = accuracy_of(real["val"], splits["val"]) if name in OWN and OWN[name].labelled else None
+        extractors[name] = {"dims": real["val"].values.shape[1], "accuracy": accuracy, "hash": extractor.hash}
+        rulers[name] = {"name": ruler.name, "dims": dims}
+        for against, floor in floors_of(project, real, ruler).items():
+            floors[against] |= floor
+        warnings += warnings_of(real["val"], real["gate"], ruler)
+        says = f"{len(real['val'].values[0])} features" + (f", {accuracy:.1%} of val right" if accuracy else "")
+        print(f"reference  {name}: {says}; real images at {ruler.name} {floors['val'][ruler.name]:.3f}", flush=True)
+    write_json(
+        project.reference / "reference.json",
+        {
+            "schema": store.SCHEMA,
+            "data": manifest["hash"],
+            "labelled": labelled,
+            "selection": list(selection),
+            "judges": list(judges),
+            "extractors": extractors,
+            "rulers": rulers,
+            "floors": floors,
+            "warnings": warnings,
+        },
+    )
+
+
+def check_counts(splits: Mapping[str, Split], neighbours: int) -> None:
+    """Raise `ChorusError` where a split is too small for any metric."""
+    for name, split in splits.items():
+        if len(split) <= max(neighbours, 1):
+            raise ChorusError(
+                f"{name} has {len(split)} images; precision and recall with evaluation.neighbours = {neighbours} need "
+                f"at least {max(neighbours, 1) + 1}: add images, or give {name} a larger share in data.splits"
+            )
+
+
+def make_extractor(project: Project, runtime: Runtime, name: str, train: Split, classes: int) -> Extractor:
+    """Train and save one of ours, or load one of torch-fidelity's."""
+    folder, params = project.reference / "extractors" / name, project.params
+    if name not in OWN:
+        weights = params.reference.weights.get(name)
+        extractor = published_extractor(name, weights and project.root / weights, runtime.device)
+        save_published(folder, extractor)
+        return extractor
+    rows = rows_to_learn_from(len(train), params.reference.kimg, params.seed).numpy()
+    images = torch.from_numpy(np.array(train.images[rows])).to(runtime.device)
+    labels = None if train.labels is None else torch.from_numpy(np.array(train.labels[rows])).to(runtime.device)
+    config, network = learn(
+        name,
+        images,
+        labels,
+        classes,
+        kimg=params.reference.kimg,
+        seed=params.seed,
+        progress=progress_line(name, params.reference.kimg),
+    )
+    save_own(folder, config, network)
+    return own_extractor(name, config, network, runtime.device)
+
+
+def progress_line(name: str, kimg: float) -> Callable[[int, float], None]:
+    """Return a callback that prints how far an extractor is, every few seconds."""
+    last = time.monotonic()
+
+    def show(seen: int, loss: float) -> None:
+        nonlocal last
+        if time.monotonic() - last >= REPORT_SECONDS:
+            last = time.monotonic()
+            print(f"reference  {name}: {seen / 1000:.0f} of {kimg:g} kimg, loss {loss:.3f}", flush=True)
+
+    return show
+
+
+def featurise(reference: Path, extractor: Extractor, splits: Mapping[str, Split]) -> dict[str, Features]:
+    """Write and return the features of the real images of each split."""
+    real = {split: extractor.features(data.images) for split, data in splits.items()}
+    for split, features in real.items():
+        store.write_features(reference / "features" / split / extractor.name, features)
+    return real
+
+
+def accuracy_of(features: Features, split: Split) -> float:
+    """Return the share of images that a classifier puts into their class."""
+    assert features.logits is not None
+    assert split.labels is not None
+    return float((features.logits.argmax(1) == split.labels).mean())
+
+
+def floors_of(project: Project, real: Mapping[str, Features], ruler: Ruler) -> dict[str, dict[str, float]]:
+    """Return what real images measure against real ones: no generator can be expected below.
+
+    val, gate: as many train images as a candidate draws, against that split. held_out: val against gate, neither of
+    which any extractor has learnt from.
+    """
+    evaluation = project.params.evaluation
+    random = np.random.default_rng(derive_seed(project.params.seed, "reference", "floor"))
+    train = real["train"].take(random.permutation(len(real["train"]))[: evaluation.samples])
+    seed = derive_seed(project.params.seed, "reference", "floor", ruler.extractor)
+    pairs = {"val": (train, real["val"]), "gate": (train, real["gate"]), "held_out": (real["val"], real["gate"])}
+    return {
+        against: measure(first, second, ruler, neighbours=evaluation.neighbours, seed=seed)
+        for against, (first, second) in pairs.items()
+    }
