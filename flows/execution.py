@@ -1,12 +1,11 @@
 """One stage's command, run through DVC in a slot, and what came of it."""
 
 import os
-import re
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flows.devices import Pool
@@ -14,14 +13,9 @@ from flows.graph import Graph
 from flows.process import Processes
 from pipeline.tracking import PIPELINE_RUN
 
-RAN, RESTORED, CLEAN, FAILED, STOPPED, SKIPPED = (
-    "ran",
-    "restored from cache",
-    "up to date",
-    "failed",
-    "stopped",
-    "not run",
-)
+RAN, RESTORED, CLEAN = "ran", "restored from cache", "up to date"
+FAILED, STOPPED, SKIPPED = "failed", "stopped", "not run"
+HELD = "version is there"  # of the check of the registry
 # How DVC says which of the three it did.
 SIGNS = {"Running stage '": RAN, "is cached - skipping run": RESTORED, "didn't change, skipping": CLEAN}
 # Advice to people who type dvc's commands; in a flow's log it only hides the stage's own lines.
@@ -137,7 +131,8 @@ class Execution:
 
 def verify(processes: Processes, root: Path, environment: Mapping[str, str], log: Callable[[str], None]) -> Outcome:
     """Check that the registry holds the fused model; the command registers it again where it was lost."""
-    return _follow(processes, VERIFY, [sys.executable, "-m", "pipeline", "verify"], root, environment, log)
+    outcome = _follow(processes, VERIFY, [sys.executable, "-m", "pipeline", "verify"], root, environment, log)
+    return replace(outcome, what=HELD) if outcome.what == RAN else outcome
 
 
 def _follow(
@@ -167,15 +162,15 @@ def _follow(
         return Outcome(name, what, seconds)
     if processes.stopped:
         return Outcome(name, STOPPED, seconds)
-    return Outcome(name, FAILED, seconds, failure_message(list(said)))
+    return Outcome(name, FAILED, seconds, failure_message(status, list(said)))
 
 
-def failure_message(lines: Sequence[str]) -> str:
-    """Return what to show of a failed command: the one message that bad input gives, else its last lines."""
-    own = [line for line in lines if not line.startswith("ERROR: failed to reproduce")]
-    if any(re.search(r"exited with 2$", line) for line in lines) or len(own) == len(lines):
-        start = next((place for place, line in enumerate(own) if line.startswith("chorus: ")), None)
-        if start is not None:
-            return "\n".join(own[start:])
-    # A stage that never started has nothing but DVC's own account.
-    return "\n".join((own if any(line.startswith("> ") for line in own) else lines)[-KEPT:])
+def failure_message(status: int, lines: Sequence[str]) -> str:
+    """Return what to show of a failed command: the one message that bad input gives, else its last lines.
+
+    status: the command's own; `dvc` has another one and tells its command's at the end of a line.
+    """
+    start = next((place for place, line in enumerate(lines) if line.startswith("chorus: ")), None)
+    if start is not None and (status == 2 or lines[-1].endswith("exited with 2")):
+        return "\n".join(line for line in lines[start:] if not line.startswith("ERROR: failed to reproduce"))
+    return "\n".join(lines[-KEPT:])

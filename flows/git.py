@@ -57,7 +57,7 @@ def lock_message(root: Path, metrics: dict[str, Any], registration: dict[str, An
     after = _stages((root / LOCK).read_text(encoding="utf-8"))
     changed = [name for name in after if after[name] != before.get(name)]
     gone = [name for name in before if name not in after]
-    families = list(dict.fromkeys(name for stage in changed if (name := family(stage))))
+    families = sorted({name for stage in changed if (name := family(stage))})
     body = [f"Stages: {', '.join(changed)}"] if changed else []
     body += [f"Removed: {', '.join(gone)}"] if gone else []
     body += winner_lines(metrics, registration)

@@ -1,5 +1,7 @@
 """The stages and their edges as DVC reads them from `dvc.yaml`; nothing here repeats the graph."""
 
+import contextlib
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +15,9 @@ class Stage:
     """One stage, the stages it reads from, and what DVC finds changed since it last ran.
 
     reasons: why DVC would not leave the stage alone, in words; empty where it is clean.
-    cached: DVC's run cache holds the result for these very inputs, so that nothing would be computed.
+    cached: DVC holds the result for these very inputs, so that nothing would be computed.
     moved: its inputs or its command changed, so that its result may differ (and not merely be lost).
+    bereft: nothing has changed but that inputs are missing, which stages above write.
     """
 
     name: str
@@ -22,6 +25,7 @@ class Stage:
     reasons: tuple[str, ...]
     cached: bool = False
     moved: bool = False
+    bereft: bool = False
 
 
 class Graph:
@@ -81,9 +85,11 @@ def read_graph(root: Path) -> Graph:
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
+    # DVC would announce what it only looks up here.
+    logging.getLogger("dvc").setLevel(logging.WARNING)
     try:
-        # Another dvc may hold the repository's lock for the moment.
-        with Repo(str(root), _wait_for_lock=True) as repo:
+        # Another dvc may hold the repository's lock for the moment. Look-ups in DVC's cache need the folder.
+        with contextlib.chdir(root), Repo(_wait_for_lock=True) as repo:
             status = repo.status()
             # DVC's edges point from a stage to those it depends on.
             graph = repo.index.graph.reverse()
@@ -96,18 +102,36 @@ def read_graph(root: Path) -> Graph:
 
 def _stage(repo: Any, stage: Any, graph: Any, status: Mapping[str, Any]) -> Stage:
     changes = status.get(stage.addressing, [])
-    upstream = tuple(sorted(up.addressing for up in graph.predecessors(stage) if up.cmd))
-    moved = any(not isinstance(change, dict) or "changed deps" in change for change in changes)
+    upstream = [up for up in graph.predecessors(stage) if up.cmd]
+    names = tuple(sorted(map(_name, upstream)))
     reasons = tuple(_reasons(stage, changes))
-    return Stage(stage.addressing, upstream, reasons, bool(changes) and _in_run_cache(repo, stage), moved)
+    moved = any(not isinstance(change, dict) or "changed deps" in change for change in changes)
+    made_above = {str(out) for up in upstream for out in up.outs}
+    bereft = moved and all(
+        isinstance(change, dict)
+        and list(change) == ["changed deps"]
+        and all(what == "deleted" and path in made_above for path, what in change["changed deps"].items())
+        for change in changes
+    )
+    cached = bool(changes) and _is_cached(repo, stage, moved)
+    return Stage(_name(stage), names, reasons, cached, moved, bereft)
 
 
-def _in_run_cache(repo: Any, stage: Any) -> bool:
+def _name(stage: Any) -> str:
+    """What `dvc repro` calls the stage in the checkout's root; DVC's own name is relative to the working folder."""
+    return str(stage.name if stage.path_in_repo == "dvc.yaml" else f"{stage.path_in_repo}:{stage.name}")
+
+
+def _is_cached(repo: Any, stage: Any, moved: bool) -> bool:
     """Whether DVC would restore the stage rather than run it. Changes `stage` in memory."""
     from dvc.exceptions import DvcException
 
     try:
-        stage.save_deps()
+        if moved:
+            # What dvc.lock says belongs to other inputs; without it DVC looks the present ones up in its run cache.
+            stage.save_deps()
+            for out in stage.outs:
+                out.hash_info = type(out.hash_info)()
         repo.stage_cache.restore(stage, dry=True)
     except (DvcException, OSError):
         return False
@@ -121,21 +145,23 @@ def _reasons(stage: Any, changes: list[Any]) -> Iterable[str]:
     if not any(dep.hash_info for dep in stage.deps):
         yield "never run"
         return
-    params = [name for dep in stage.deps for name in _changed_params(dep)]
-    if params:
+    if params := [name for dep in stage.deps for name in _changed_params(dep)]:
         yield f"params changed: {', '.join(params)}"
-    for change in changes:
-        if not isinstance(change, dict):
-            yield f"{change}".replace("changed command", "command changed")
-    deps = _paths(changes, "changed deps")
-    outs = _paths(changes, "changed outs")
+    if "changed command" in changes:
+        yield "command changed"
     parameter_files = {str(dep) for dep in stage.deps if hasattr(dep, "params")}
-    if other := [path for path in deps if path not in parameter_files]:
-        yield f"changed: {', '.join(other)}"
-    if lost := [path for path, what in outs.items() if what in ("deleted", "not in cache")]:
-        yield f"lost: {', '.join(lost)}"
-    if altered := [path for path in outs if path not in lost]:
-        yield f"output altered: {', '.join(altered)}"
+    deps = {path: what for path, what in _paths(changes, "changed deps").items() if path not in parameter_files}
+    outs = _paths(changes, "changed outs")
+    missing = ("deleted", "not in cache")
+    kinds = {
+        "changed": [path for path, what in deps.items() if what not in missing],
+        "missing": [path for path, what in deps.items() if what in missing],
+        "lost": [path for path, what in outs.items() if what in missing],
+        "output altered": [path for path, what in outs.items() if what not in missing],
+    }
+    yield from (f"{kind}: {', '.join(paths)}" for kind, paths in kinds.items() if paths)
+    if "always changed" in changes:
+        yield "always runs"
 
 
 def _paths(changes: list[Any], kind: str) -> dict[str, Any]:

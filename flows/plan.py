@@ -28,11 +28,13 @@ def plan(graph: Graph, selected: Sequence[str], *, force: bool = False) -> list[
         stage = graph.stages[name]
         above = [origin for up in graph.before(name, selected) for origin in origins.get(up, [])]
         causes = list(dict.fromkeys(above))
+        # Inputs that are only missing come back with the stages above.
+        own = () if stage.bereft and graph.before(name, selected) else stage.reasons
         if force:
             steps.append(Step(name, RUN, "forced"))
-        elif stage.reasons:
+        elif own:
             restored = stage.cached and not causes
-            steps.append(Step(name, RESTORE if restored else RUN, "; ".join(stage.reasons)))
+            steps.append(Step(name, RESTORE if restored else RUN, "; ".join(own)))
             if restored and not stage.moved:
                 continue
         elif causes:
@@ -40,7 +42,7 @@ def plan(graph: Graph, selected: Sequence[str], *, force: bool = False) -> list[
         else:
             steps.append(Step(name, LEAVE))
             continue
-        origins[name] = [name] if stage.reasons or force else causes
+        origins[name] = causes or [name]
     return steps
 
 

@@ -39,7 +39,7 @@ def verify_registry(execution: Execution) -> Outcome | State[Any]:
 def _final(outcome: Outcome) -> Outcome | State[Any]:
     """A task's outcome, or the state that says how it went wrong and keeps the tasks below from running."""
     if outcome.what == FAILED:
-        return Failed(message=outcome.message)
+        return Failed(message=(outcome.message.splitlines() or [FAILED])[-1])
     return Cancelled(message=outcome.what) if outcome.what == STOPPED else outcome
 
 
@@ -51,7 +51,7 @@ def run_graph(execution: Execution, selected: Sequence[str]) -> tuple[Outcome, .
     futures: dict[str, Any] = {}
     for stage in selected:
         upstream = [futures[name] for name in execution.graph.before(stage, selected)]
-        futures[stage] = run_stage.submit(stage, upstream, execution)
+        futures[stage] = run_stage.with_options(name=stage).submit(stage, upstream, execution)
     wait(list(futures.values()))
     ended = STOPPED if execution.processes.stopped else SKIPPED
     return tuple(execution.outcomes.get(stage, Outcome(stage, ended)) for stage in selected)

@@ -1,0 +1,173 @@
+"""A tiny checkout with git, DVC and stages that copy text, and one Prefect server for the whole session."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect import flow
+from prefect.testing.utilities import prefect_test_harness
+
+from flows.devices import Pool
+from flows.execution import Execution, Outcome, stage_environment
+from flows.graph import read_graph
+from flows.process import Processes
+from flows.run import run_graph
+
+PARAMS = """\
+data: {source: digits, watch: source.txt, size: 8}
+families:
+  x: {architecture: mlp, kimg: 1, lr: 0.1}
+  y: {architecture: mlp, kimg: 1}
+"""
+DVC = """\
+stages:
+  ingest:
+    cmd: python work.py ingest source.txt raw.txt
+    deps: [source.txt]
+    outs: [raw.txt]
+  train:
+    foreach: ${families}
+    do:
+      cmd: python work.py ${key} raw.txt model-${key}.txt
+      deps: [raw.txt]
+      params: ["families.${key}"]
+      outs: ["model-${key}.txt"]
+  register:
+    cmd: python work.py register model-x.txt model-y.txt registered.txt
+    deps: [model-x.txt, model-y.txt]
+    outs: [registered.txt]
+"""
+# What a stage does besides copying is asked for by files, which DVC does not watch.
+WORK = """\
+import pathlib, signal, sys, time
+name, *inputs, output = sys.argv[1:]
+log = pathlib.Path("log"); log.mkdir(exist_ok=True)
+with (log / "order").open("a") as order: order.write(f"{name} begins {time.monotonic()}\\n")
+print("working on", name)
+if (log / f"{name}.wrong").exists():
+    print("chorus: wrong input", file=sys.stderr)
+    sys.exit(2)
+if (log / f"{name}.sleep").exists():
+    def checkpoint(*_):
+        (log / f"{name}.checkpoint").touch()
+        sys.exit(143)
+    signal.signal(signal.SIGTERM, checkpoint)
+    (log / f"{name}.pid").write_text(str(__import__("os").getpid()))
+    time.sleep(60)
+time.sleep(0.2)
+pathlib.Path(output).write_text(name + "".join(pathlib.Path(i).read_text() for i in inputs))
+with (log / "order").open("a") as order: order.write(f"{name} ends {time.monotonic()}\\n")
+"""
+# Stands where the project has its own package: the flow only knows the command.
+VERIFY = """\
+import pathlib, sys
+print("asked to", *sys.argv[1:])
+sys.exit(pathlib.Path("log/verify.wrong").exists())
+"""
+
+
+def call(root: Path, *command: str) -> str:
+    """Run a command in a checkout with this environment's `python` and `dvc`, and return its output."""
+    environment = stage_environment(threads=1)
+    return subprocess.run(command, cwd=root, env=environment, check=True, capture_output=True, text=True).stdout
+
+
+def dvc(root: Path, *arguments: str) -> str:
+    return call(root, sys.executable, "-m", "dvc", *arguments)
+
+
+@pytest.fixture(scope="session")
+def fresh_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("fresh") / "project"
+    (root / "pipeline").mkdir(parents=True)
+    files = {
+        "params.yaml": PARAMS,
+        "dvc.yaml": DVC,
+        "work.py": WORK,
+        "pipeline/__main__.py": VERIFY,
+        "source.txt": "images",
+        ".gitignore": "/log\n/.chorus\n/raw.txt\n/model-*\n/registered.txt\n/report\n/registration.json\n",
+    }
+    for name, text in files.items():
+        (root / name).write_text(text)
+    call(root, "git", "init", "-q")
+    call(root, "git", "config", "user.name", "Tester")
+    call(root, "git", "config", "user.email", "tester@example.org")
+    dvc(root, "init", "-q")
+    call(root, "git", "add", "-A")
+    call(root, "git", "commit", "-qm", "Start")
+    return root
+
+
+@pytest.fixture(scope="session")
+def done_template(fresh_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = shutil.copytree(fresh_template, tmp_path_factory.mktemp("done") / "project")
+    dvc(root, "repro", "-q")
+    return root
+
+
+@pytest.fixture
+def fresh(fresh_template: Path, tmp_path: Path) -> Path:
+    """A checkout in which nothing has run."""
+    return shutil.copytree(fresh_template, tmp_path / "fresh")
+
+
+@pytest.fixture
+def done(done_template: Path, tmp_path: Path) -> Path:
+    """A checkout in which a serial `dvc repro` has run everything."""
+    root = shutil.copytree(done_template, tmp_path / "done")
+    shutil.rmtree(root / "log")
+    return root
+
+
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[str]:
+    """The address of a Prefect server that lives as long as the session."""
+    os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
+    with prefect_test_harness(server_startup_timeout=120):
+        from prefect.settings import PREFECT_API_URL
+
+        yield PREFECT_API_URL.value()
+
+
+@pytest.fixture(scope="session")
+def tracking_store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
+
+
+@pytest.fixture
+def tracked(tracking_store: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """One MLflow store for all tests: making a new one takes seconds."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_store)
+    return tracking_store
+
+
+@pytest.fixture
+def run(prefect_server: str) -> Callable[..., dict[str, Outcome]]:
+    """Run a checkout's graph as a Prefect flow without MLflow and the registry."""
+
+    def run(root: Path, only: tuple[str, ...] = (), slots: int = 2, **options: Any) -> dict[str, Outcome]:
+        graph = read_graph(root)
+        pool = Pool([{"SLOT": str(number)} for number in range(slots)])
+        execution = Execution(root, graph, pool, Processes(), stage_environment(1), **options)
+        outcomes = flow(run_graph, name="graph")(execution, graph.select(only))
+        return {outcome.stage: outcome for outcome in outcomes}
+
+    return run
+
+
+def order(root: Path) -> list[tuple[str, str]]:
+    """Return what began and ended in a checkout's stages, in the order of time."""
+    path = root / "log" / "order"
+    lines = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+    return [(name, what) for name, what, at in sorted(lines, key=lambda line: float(line[2]))]
+
+
+def environment_for(server: str, store: str) -> dict[str, str]:
+    """Return the environment of a flow in a process of its own that reports to the session's servers."""
+    return {**os.environ, "PREFECT_API_URL": server, "MLFLOW_TRACKING_URI": store, "OMP_NUM_THREADS": "1"}

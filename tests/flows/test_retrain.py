@@ -1,0 +1,180 @@
+"""The command: exit statuses, what it prints, what it commits, and how it ends when it is stopped."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from mlflow import MlflowClient
+
+from flows.retrain import main
+from tests.flows.conftest import call, dvc, environment_for, order
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def write_results(root: Path) -> None:
+    (root / "report").mkdir()
+    arms = [
+        {"name": "x/r0", "kind": "member", "metrics": {"fd_selfsup": 2.5}, "cost": 1.0},
+        {"name": "weighted", "kind": "strategy", "metrics": {"fd_selfsup": 1.25}, "cost": 1.0},
+    ]
+    metrics = {"split": "gate", "winner": "weighted", "arms": arms, "headline": ["fd_selfsup"], "floor": {}}
+    (root / "report" / "metrics.json").write_text(json.dumps(metrics))
+    (root / "report" / "report.html").write_text("<html>")
+    registration = {"model": "chorus", "version": "3", "strategy": "weighted", "report": "report/report.html"}
+    (root / "registration.json").write_text(json.dumps(registration))
+
+
+def pipeline_runs(store: str) -> list[Any]:
+    client = MlflowClient(store, registry_uri=store)
+    experiment = client.get_experiment_by_name("chorus")
+    return list(client.search_runs([experiment.experiment_id])) if experiment else []
+
+
+@pytest.fixture
+def here(done: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout in which everything is up to date and committed, as the working folder."""
+    call(done, "git", "add", "-f", "dvc.lock")
+    call(done, "git", "commit", "-qm", "Lock")
+    monkeypatch.chdir(done)
+    return done
+
+
+def test_bad_parameters_touch_nothing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit(here / "params.yaml", "lr: 0.1", "lr: -1")
+    assert main([]) == 2
+    assert "families.x.lr = -1" in capsys.readouterr().err
+    assert order(here) == []
+    assert not (here / ".chorus").exists()
+
+
+def test_unknown_stage_and_no_checkout(
+    here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["--only", "ingest,nothing"]) == 2
+    assert "no stage 'nothing'" in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path)
+    assert main([]) == 2
+    assert "params.yaml is missing" in capsys.readouterr().err
+
+
+def test_server_that_does_not_answer(here: Path) -> None:
+    edit(here / "params.yaml", "lr: 0.1", "lr: 0.2")
+    command = [sys.executable, "-P", "-m", "flows.retrain"]
+    environment = environment_for("http://127.0.0.1:9/api", "sqlite:////nowhere/mlflow.db")
+    ended = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert "PREFECT_API_URL=http://127.0.0.1:9/api" in ended.stderr
+    assert order(here) == []
+
+
+def test_plan_runs_nothing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit(here / "params.yaml", "lr: 0.1", "lr: 0.2")
+    assert main(["--plan"]) == 0
+    assert "params changed: families.x.lr" in capsys.readouterr().out
+    assert order(here) == []
+
+
+def test_nothing_to_do_still_checks_the_registry(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    write_results(here)
+    assert main(["--commit"]) == 0
+    said = capfd.readouterr()
+    assert "nothing to do" in said.err
+    assert "asked to verify" in said.err
+    assert "nothing to commit" in said.err
+    assert "weighted" in said.out
+    assert "chorus version 3" in said.out
+    (here / "log").mkdir(exist_ok=True)
+    (here / "log" / "verify.wrong").touch()
+    assert main([]) == 1
+    assert "verify failed" in capfd.readouterr().err
+
+
+def test_run_and_commit(here: Path, prefect_server: str, tracked: str, capfd: pytest.CaptureFixture[str]) -> None:
+    write_results(here)
+    edit(here / "params.yaml", "lr: 0.1", "lr: 0.2")
+    (here / "notes.txt").write_text("not for this commit")
+    call(here, "git", "add", "notes.txt")
+    assert main(["--commit", "--slots", "1"]) == 0
+    said = capfd.readouterr()
+    assert "params.yaml" in said.err.splitlines()[-1]
+    assert "fd_selfsup" in said.out
+    message = call(here, "git", "log", "-1", "--format=%B")
+    assert message.splitlines()[0] == "Retrain x"
+    assert "Stages: train@x" in message
+    assert "Winner: weighted (fd_selfsup 1.25)" in message
+    assert call(here, "git", "show", "--format=", "--name-only", "HEAD").split() == ["dvc.lock"]
+    assert "A  notes.txt" in call(here, "git", "status", "--porcelain")
+    assert dvc(here, "status", "--json").strip() == "{}"
+    run = pipeline_runs(tracked)[0]
+    assert run.info.status == "FINISHED"
+    assert len(run.data.tags["mlflow.source.git.commit"]) == 40
+    assert run.data.tags["git.dirty"] == "true"
+    assert run.data.tags["prefect.flow_run"]
+
+
+def test_failed_stage(here: Path, prefect_server: str, tracked: str, capfd: pytest.CaptureFixture[str]) -> None:
+    edit(here / "params.yaml", "lr: 0.1", "lr: 0.3")
+    (here / "log").mkdir(exist_ok=True)
+    (here / "log" / "x.wrong").touch()
+    assert main([]) == 1
+    said = capfd.readouterr()
+    assert "train@x failed:\n    chorus: wrong input\n" in said.err
+    assert "not run because of that: register" in said.err
+    assert "asked to verify" not in said.err
+    assert pipeline_runs(tracked)[0].info.status == "FAILED"
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_stopping(here: Path, prefect_server: str, tracked: str, number: int, status: int) -> None:
+    edit(here / "params.yaml", "lr: 0.1", "lr: 0.4")
+    log = here / "log"
+    log.mkdir(exist_ok=True)
+    (log / "x.sleep").touch()
+    command = [sys.executable, "-P", "-m", "flows.retrain"]
+    flow = subprocess.Popen(command, cwd=here, env=environment_for(prefect_server, tracked), stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 90
+    while not (log / "x.pid").exists() or not (log / "x.pid").read_text():
+        assert flow.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    stage = int((log / "x.pid").read_text())
+    os.kill(flow.pid, number)
+    _, said = flow.communicate(timeout=60)
+    assert flow.returncode == status
+    assert f"{signal.Signals(number).name}: ending the stages".encode() in said
+    assert not psutil.pid_exists(stage)
+    assert (log / "x.checkpoint").exists()
+    assert "lr: 0.4" not in (here / "dvc.lock").read_text()
+    run = pipeline_runs(tracked)[0]
+    assert run.info.status == "KILLED"
+
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        assert client.read_flow_run(run.data.tags["prefect.flow_run"]).state.name == "Cancelled"
+
+
+def test_two_flows_in_one_checkout(here: Path, prefect_server: str, tracked: str) -> None:
+    from flows.exclusive import alone
+
+    edit(here / "params.yaml", "lr: 0.1", "lr: 0.5")
+    with alone(here):
+        assert main([]) == 2
+    assert order(here) == []
+
+
+def test_flows_import_no_torch() -> None:
+    code = "import sys, flows.retrain, flows.run; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

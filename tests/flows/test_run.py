@@ -1,0 +1,75 @@
+"""The flow drives the very stages that `dvc repro` drives, and leaves the same behind."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import yaml
+
+from flows.execution import CLEAN, FAILED, RAN, RESTORED, SKIPPED, Outcome
+from tests.flows.conftest import dvc, order
+
+Run = Callable[..., dict[str, Outcome]]
+
+
+def what(outcomes: dict[str, Outcome]) -> dict[str, str]:
+    return {name: outcome.what for name, outcome in outcomes.items()}
+
+
+def lock(root: Path) -> object:
+    return yaml.safe_load((root / "dvc.lock").read_text())
+
+
+def test_whole_graph_equals_serial_repro(fresh: Path, done: Path, run: Run) -> None:
+    outcomes = run(fresh)
+    assert what(outcomes) == dict.fromkeys(["ingest", "train@x", "train@y", "register"], RAN)
+    events = order(fresh)
+    assert events[:2] == [("ingest", "begins"), ("ingest", "ends")]
+    assert events[-2:] == [("register", "begins"), ("register", "ends")]
+    assert lock(fresh) == lock(done)
+    assert dvc(fresh, "status", "--json").strip() == "{}"
+    assert "Running stage" not in dvc(fresh, "repro")
+
+
+def test_one_slot_means_one_stage_at_a_time(done: Path, run: Run) -> None:
+    run(done, only=("train",), slots=1, force=True)
+    assert [event for _, event in order(done)] == ["begins", "ends", "begins", "ends"]
+
+
+def test_two_slots_overlap(done: Path, run: Run) -> None:
+    (done / "work.py").write_text((done / "work.py").read_text().replace("time.sleep(0.2)", "time.sleep(2.5)"))
+    run(done, only=("train",), slots=2, force=True)
+    assert [event for _, event in order(done)] == ["begins", "begins", "ends", "ends"]
+
+
+def test_after_repro_the_flow_runs_nothing(done: Path, run: Run) -> None:
+    assert set(what(run(done)).values()) == {CLEAN}
+    assert order(done) == []
+
+
+def test_only_these_and_nothing_else(done: Path, run: Run) -> None:
+    (done / "source.txt").write_text("other images")
+    assert what(run(done, only=("ingest",))) == {"ingest": RAN}
+    assert {name for name, _ in order(done)} == {"ingest"}
+
+
+def test_force_with_only_runs_just_those(done: Path, run: Run) -> None:
+    assert what(run(done, only=("train@y",), force=True)) == {"train@y": RAN}
+    assert {name for name, _ in order(done)} == {"y"}
+
+
+def test_changed_family_alone_and_lost_output_from_cache(done: Path, run: Run) -> None:
+    path = done / "params.yaml"
+    path.write_text(path.read_text().replace("lr: 0.1", "lr: 0.2"))
+    (done / "model-y.txt").unlink()
+    outcomes = run(done)
+    # The text that a stage writes does not depend on the rate, so below it nothing has changed.
+    assert what(outcomes) == {"ingest": CLEAN, "train@x": RAN, "train@y": RESTORED, "register": CLEAN}
+
+
+def test_failure_stops_what_depends_on_it_and_nothing_else(fresh: Path, run: Run) -> None:
+    (fresh / "log").mkdir()
+    (fresh / "log" / "x.wrong").touch()
+    outcomes = run(fresh)
+    assert what(outcomes) == {"ingest": RAN, "train@x": FAILED, "train@y": RAN, "register": SKIPPED}
+    assert outcomes["train@x"].message == "chorus: wrong input"
+    assert "train@x" not in yaml.safe_load((fresh / "dvc.lock").read_text())["stages"]
