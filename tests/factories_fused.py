@@ -2,12 +2,21 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from pipeline.files import write_json
+from pipeline.evaluation.pictures import write_png
+from pipeline.files import read_json, write_json
 from pipeline.models._base import ModelConfig, architecture
 from pipeline.weights import save_snapshot
+from tests.factories import write_prepared
 
+MEMBERS = ["r0", "r1"]
+RULER = "fd16_classifier"
+PARAMS = """
+data: {source: folder, root: images, watch: images, size: 8}
+families: {mlp: {architecture: mlp, kimg: 1, replicas: 2, width: 8, latent: 4}}
+"""
 CONFIG = ModelConfig(architecture="mlp", channels=1, size=8, latent=4, width=8)
 
 
@@ -29,3 +38,51 @@ def write_fused(folder: Path, weights: tuple[float, ...] = (0.75, 0.25), seed: i
     parts = [{"kind": "candidate", "id": name} for name in ids]
     recipe = {"kind": "mixture", "weights": list(weights), "parts": parts}
     write_json(folder / "recipe.json", {"schema": 1, "strategy": "weighted", "recipe": recipe})
+
+
+def write_project(root: Path) -> None:
+    """Write a checkout's files as all stages before `register` leave them: one family `mlp` with two members."""
+    root.joinpath("params.yaml").write_text(PARAMS)
+    write_prepared(root / "data" / "prepared")
+    (root / "data" / "prepared" / "quarantine.jsonl").write_text('{"id": "a.png", "reason": "truncated"}\n')
+    candidates = []
+    for i, member in enumerate(MEMBERS):
+        folder = root / "models" / "members" / "mlp" / member
+        write_snapshot(folder / "000001000", seed=i)
+        write_json(folder / "history.json", [{"nimg": n, "loss_g": 1.0, "loss_d": 2.0} for n in (500, 1000)])
+        name = f"mlp/{member}/000001000"
+        write_png(root / "evaluation" / name / "grid.png", np.zeros((8, 8, 3), np.uint8))
+        candidates.append({"id": name, "member": f"mlp/{member}", "nimg": 1000, "metrics": {RULER: 2.0 + i}})
+    write_json(root / "models" / "members" / "mlp" / "family.json", {"schema": 1, "family": "mlp", "members": MEMBERS})
+    write_json(root / "evaluation" / "mlp" / "evaluation.json", {"schema": 1, "candidates": candidates})
+    write_fused(root / "models" / "fused")
+    write_judgement(root)
+
+
+def write_judgement(root: Path, winner: str = "weighted") -> None:
+    """Write `strategies.json`, `report/metrics.json` and the figures."""
+    recipe = read_json(root / "models" / "fused" / "recipe.json")["recipe"]
+    rows = [{"name": winner, "recipe": recipe, "evidence": {"fit": 1.0, "choose": 1.1, "cost": 1.0}}]
+    pool = {f"mlp/{member}/000001000": 2.0 for member in MEMBERS}
+    strategies = {"schema": 1, "ruler": RULER, "winner": winner, "pool": pool, "strategies": rows}
+    write_json(root / "models" / "fused" / "strategies.json", strategies)
+    arms = [("mlp/r0", "member", 2.0), ("mlp/r1", "member", 3.0), (winner, "strategy", 1.5)]
+    metrics = {
+        "schema": 1,
+        "split": "gate",
+        "samples": 64,
+        "ruler": RULER,
+        "judges": ["selfsup"],
+        "headline": ["fd16_selfsup"],
+        "winner": winner,
+        "best_member": "mlp/r0",
+        "floor": {"fd16_selfsup": 0.2},
+        "warnings": [],
+        "arms": [
+            {"name": name, "kind": kind, "cost": 1.0, "metrics": {RULER: d, "fd16_selfsup": d}}
+            for name, kind, d in arms
+        ],
+    }
+    write_json(root / "report" / "metrics.json", metrics)
+    for name in ("real", "member/mlp-r0", "member/mlp-r1", f"strategy/{winner}"):
+        write_png(root / "report" / "figures" / f"{name}.png", np.zeros((8, 8, 3), np.uint8))

@@ -76,14 +76,13 @@ sys.path.append({str(tmp_path)!r})
 import base64, io, numpy as np
 from PIL import Image
 from mlflow.exceptions import MlflowException
-rows = pd.DataFrame({{"label": [-1] * 5}}, index=list("abcde"))
+rows = pd.DataFrame({{"label": [-1] * 5}})
 arrays = model.predict(rows, params={{"seed": 7}})
 pngs = model.predict(rows, params={{"seed": 7, "format": "png"}})
-assert list(arrays.index) == list("abcde") and list(pngs.columns) == ["image"]
-decoded = [np.atleast_3d(np.asarray(Image.open(io.BytesIO(base64.b64decode(text))))) for text in pngs["image"]]
-assert all((a == b).all() for a, b in zip(arrays["image"], decoded))
-assert not (model.predict(rows)["image"]["a"] == arrays["image"]["a"]).all()
-assert len(model.predict(rows.iloc[:0])) == 0
+decoded = [np.atleast_3d(np.asarray(Image.open(io.BytesIO(base64.b64decode(text))))) for text in pngs]
+assert (np.stack(decoded) == arrays).all()
+assert (model.predict(rows) != arrays).any()
+assert model.predict(rows.iloc[:0]).shape == (0, 8, 8, 1)
 refused = []
 for frame, params in [
     (pd.DataFrame({{"label": [3]}}), {{}}),
@@ -99,7 +98,7 @@ for frame, params in [
     except MlflowException as error:
         refused.append(str(error))
 assert not any(name == "pipeline" or name.startswith("pipeline.") for name in sys.modules)
-print(json.dumps([np.stack(arrays["image"]).tolist(), str(arrays["image"].iloc[0].dtype), refused]))
+print(json.dumps([arrays.tolist(), str(arrays.dtype), refused]))
 """
     done = in_isolation(script, root, tmp_path)
     assert done.returncode == 0, done.stderr
@@ -137,9 +136,9 @@ print(json.dumps([
     assert done.returncode == 0, done.stderr
     array, png, label, column = json.loads(done.stdout.splitlines()[-1])
     assert array[0] == png[0] == 200
-    images = torch.tensor([row["image"] for row in array[1]["predictions"]])
+    images = torch.tensor(array[1]["predictions"])
     assert images.shape == (2, 8, 8, 1)
-    assert all(row["image"].startswith("iVBOR") for row in png[1]["predictions"])
+    assert all(text.startswith("iVBOR") for text in png[1]["predictions"])
     assert label[0] == column[0] == 400
     assert "use label -1" in label[1]["message"]
 

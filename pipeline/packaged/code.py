@@ -10,9 +10,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import pipeline
 from pipeline.files import write_text
 
+ROOT = Path(__file__).parents[1]
 PACKAGE = "pipeline"
 ENTRY = f"{PACKAGE}.weights"
 OWN_IMPORT = re.compile(rf"^(\s*(?:from|import)\s+){PACKAGE}(?=[.\s])", re.MULTILINE)
@@ -20,8 +20,7 @@ OWN_IMPORT = re.compile(rf"^(\s*(?:from|import)\s+){PACKAGE}(?=[.\s])", re.MULTI
 
 def module_file(module: str) -> Path | None:
     """Return the file of one of our modules by its dotted name, or None where the name is no module."""
-    root = Path(pipeline.__file__).parent
-    path = root.joinpath(*module.split(".")[1:])
+    path = ROOT.joinpath(*module.split(".")[1:])
     if path.is_dir():
         return path / "__init__.py"
     path = path.with_suffix(".py")
@@ -45,8 +44,7 @@ def sampling_modules() -> dict[str, str]:
 
     All architectures are taken: they are imported by name, which no import statement shows.
     """
-    models = Path(pipeline.__file__).parent / "models"
-    todo = [ENTRY, *(f"{PACKAGE}.models.{path.stem}" for path in models.glob("*.py"))]
+    todo = [ENTRY, *(f"{PACKAGE}.models.{path.stem}" for path in (ROOT / "models").glob("[!_]*.py"))]
     found: dict[str, str] = {}
     while todo:
         name = todo.pop()
@@ -57,7 +55,6 @@ def sampling_modules() -> dict[str, str]:
         parts = name.split(".")
         todo += [".".join(parts[:end]) for end in range(1, len(parts))]
         todo += imported(found[name])
-    found.pop(f"{PACKAGE}.models.__init__", None)
     return dict(sorted(found.items()))
 
 
@@ -69,6 +66,5 @@ def write_sampling_code(folder: Path) -> str:
     for name, source in modules.items():
         file = module_file(name)
         assert file is not None
-        inside = file.relative_to(Path(pipeline.__file__).parent)
-        write_text(folder / package / inside, OWN_IMPORT.sub(rf"\g<1>{package}", source))
+        write_text(folder / package / file.relative_to(ROOT), OWN_IMPORT.sub(rf"\g<1>{package}", source))
     return package

@@ -37,14 +37,12 @@ def write_content(fused: Path, folder: Path) -> str:
 
 
 def signature() -> "ModelSignature":
-    """Return the model's signature: a required integer `label`, the parameters `seed` and `format`, a row an image."""
+    """Return the model's signature: a required integer `label`, the parameters `seed` and `format`."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
-    from mlflow.types.schema import AnyType
 
     return ModelSignature(
         inputs=Schema([ColSpec("long", "label", required=True)]),
-        outputs=Schema([ColSpec(AnyType(), "image")]),
         params=ParamSchema([ParamSpec("seed", "long", 0), ParamSpec("format", "string", "array")]),
     )
 

@@ -48,11 +48,13 @@ class FusedModel(PythonModel):
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self.sampler = weights.load_sampler(model["recipe"], folder / "members", device)
 
-    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """Return one image for each row, in the column `image`, under the input's index.
+    def predict(
+        self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> np.ndarray | list[str]:
+        """Return one image for each row: uint8 N×H×W×C, or N texts where `format` is `png`.
 
         model_input: column `label`, integers, -1 = any class. params: `seed` (row i's image depends on the seed and on
-        i alone) and `format` (`array`: uint8 H×W×C arrays, `png`: base64 text of PNG files).
+        i alone) and `format` (`array`, or `png`: PNG files as base64 text).
         Raises `MlflowException` for a label that the members do not know and for an unknown format.
         """
         wanted = {"seed": 0, "format": "array", **(params or {})}
@@ -62,18 +64,17 @@ class FusedModel(PythonModel):
             )
         if "label" not in model_input:
             raise MlflowException.invalid_parameter_value("the input needs a column 'label' of integers, -1 = any")
-        if model_input.empty:
-            return pd.DataFrame({"image": pd.Series([], model_input.index, object)})
         labels = torch.from_numpy(model_input["label"].to_numpy(dtype=np.int64, copy=True))
         if bool((labels < -1).any()):
             raise MlflowException.invalid_parameter_value(f"label {int(labels.min())} does not exist; use -1 for any")
         try:
-            batches = list(self.sampler.sample(len(labels), seed=int(wanted["seed"]), labels=labels))
+            # No row still gives an array of the right shape: nothing of one image.
+            count = max(len(labels), 1)
+            batches = list(self.sampler.sample(count, seed=int(wanted["seed"]), labels=labels))
         except self.errors.ChorusError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from error
-        images = [image.permute(1, 2, 0).contiguous().numpy() for batch in batches for image in batch]
-        cells = pd.Series(images if wanted["format"] == "array" else map(png_text, images), model_input.index, object)
-        return pd.DataFrame({"image": cells})
+        images = torch.cat(batches)[: len(labels)].permute(0, 2, 3, 1).contiguous().numpy()
+        return images if wanted["format"] == "array" else [png_text(image) for image in images]
 
 
 set_model(FusedModel())

@@ -1,0 +1,56 @@
+"""What a result was made from: the commit, whether files differ from it, and the lock entries of the stages before."""
+
+import hashlib
+import json
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+LOCK = "dvc.lock"
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """What git and DVC know of a result.
+
+    commit: full hash, `unknown` outside git. changed: tracked files that differ from it, but for `dvc.lock`, which
+    every run rewrites. lock: SHA-256 over the lock entries of all stages but the one that asks, `unknown` where there
+    are none.
+    """
+
+    commit: str
+    changed: tuple[str, ...]
+    lock: str
+
+    @property
+    def dirty(self) -> bool:
+        return bool(self.changed)
+
+
+def read_lineage(root: Path, stage: str) -> Lineage:
+    """Return the lineage of what `stage` makes in the checkout `root`."""
+    commit = _git(root, "rev-parse", "--verify", "--quiet", "HEAD").strip() or UNKNOWN
+    changed = _git(root, "diff", "HEAD", "--name-only", "-z", "--relative", "--", ".", f":(exclude){LOCK}").split("\0")
+    return Lineage(commit, tuple(filter(None, changed)), lock_hash(root, stage))
+
+
+def lock_hash(root: Path, stage: str) -> str:
+    """Return the hash of the entries in `dvc.lock` but `stage`'s own, whatever their order."""
+    try:
+        stages = yaml.safe_load((root / LOCK).read_text(encoding="utf-8"))["stages"]
+    except FileNotFoundError:
+        return UNKNOWN
+    others = {name: entry for name, entry in stages.items() if name != stage}
+    return hashlib.sha256(json.dumps(others, sort_keys=True).encode()).hexdigest()
+
+
+def _git(root: Path, *arguments: str) -> str:
+    """Return a git command's output, nothing where git or the repository is missing."""
+    try:
+        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return ""
+    return done.stdout if done.returncode == 0 else ""

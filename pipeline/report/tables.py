@@ -1,0 +1,142 @@
+"""What the report's tables and sentences say, computed from the judge's and the fusion's files."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+HIGHER_IS_BETTER = ("isc", "precision", "recall")
+INCEPTION = "inception-v3-compat"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One metric of one extractor; `judge` says that the extractor took no part in any decision."""
+
+    metric: str
+    kind: str
+    extractor: str
+    judge: bool
+
+    @property
+    def higher_is_better(self) -> bool:
+        return self.kind in HIGHER_IS_BETTER
+
+
+@dataclass(frozen=True)
+class Headline:
+    """One judge's verdict: the fusion's distance beside that of the best member and of real images."""
+
+    metric: str
+    fused: float
+    member: float
+    floor: float | None
+
+    @property
+    def gain(self) -> float:
+        """Share of the member's distance that the fusion saves; negative where it is farther away."""
+        return 1 - self.fused / self.member if self.member else 0.0
+
+
+def number(value: float | None) -> str:
+    """Write a number with as many digits as tell it from its neighbours; a dash for none."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if value == 0:
+        return "0"
+    if abs(value) < 5e-5:
+        return f"{value:.0e}"
+    size = abs(value)
+    digits = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 3 if size >= 0.1 else 4
+    return f"{value:,.{digits}f}"
+
+
+def columns(metrics: Mapping[str, Any]) -> list[Column]:
+    """Return the columns of `report/metrics.json`: judges first, each extractor's metrics together."""
+    found = []
+    for name in metrics["arms"][0]["metrics"]:
+        kind, _, extractor = name.partition("_")
+        extractor = extractor or INCEPTION
+        found.append(Column(name, kind, extractor, extractor in metrics["judges"]))
+    order = {extractor: i for i, extractor in enumerate(metrics["judges"])}
+    return sorted(found, key=lambda c: (order.get(c.extractor, len(order)), c.extractor))
+
+
+def best_values(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Return the best value of each column over all arms."""
+    best = {}
+    for column in columns(metrics):
+        values = [arm["metrics"][column.metric] for arm in metrics["arms"]]
+        finite = [value for value in values if value is not None and math.isfinite(value)]
+        if finite:
+            best[column.metric] = max(finite) if column.higher_is_better else min(finite)
+    return best
+
+
+def arm(metrics: Mapping[str, Any], name: str, kind: str) -> Mapping[str, Any]:
+    """Return an arm by name; a strategy may bear a member's name, so its kind is needed too."""
+    return next(row for row in metrics["arms"] if row["name"] == name and row["kind"] == kind)
+
+
+def headlines(metrics: Mapping[str, Any]) -> list[Headline]:
+    """Return each judge's verdict; the best member is the one that was nearest on `val`."""
+    fused = arm(metrics, metrics["winner"], "strategy")["metrics"]
+    member = arm(metrics, metrics["best_member"], "member")["metrics"]
+    return [Headline(name, fused[name], member[name], metrics["floor"].get(name)) for name in metrics["headline"]]
+
+
+def verdict(metrics: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
+    """Say in one sentence whether fusing was worth it."""
+    rows = headlines(metrics)
+    nearer = sum(row.gain > 0 for row in rows)
+    member = metrics["best_member"]
+    if recipe["kind"] == "candidate":
+        return f"No mixture did better on the validation images than one member alone: {recipe['id']}."
+    if nearer == len(rows):
+        judges = {1: "The judge finds", 2: "Both judges find"}.get(len(rows), "All judges find")
+        return f"{judges} the fusion nearer to real images than the best single member, {member}."
+    if nearer == 0:
+        return f"No judge finds the fusion nearer to real images than the best single member, {member}."
+    return (
+        f"The judges disagree: {nearer} of {len(rows)} find the fusion nearer to real images than the best single "
+        f"member, {member}. The fusion may have learnt its ruler rather than the images."
+    )
+
+
+def shares(recipe: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """Return what a sampler is made of as (name, weight), parts without weight left out, the heaviest first."""
+    match recipe:
+        case {"kind": "candidate", "id": name}:
+            return [(str(name), 1.0)]
+        case {"source": source}:
+            return shares(source)
+        case {"parts": parts, "weights": weights}:
+            total: dict[str, float] = {}
+            for part, weight in zip(parts, weights, strict=True):
+                for name, share in shares(part):
+                    total[name] = total.get(name, 0.0) + weight * share
+            return sorted(((n, w) for n, w in total.items() if w > 0), key=lambda pair: (-pair[1], pair[0]))
+    return []
+
+
+def recipe_in_words(recipe: Mapping[str, Any]) -> str:
+    """Say how a recipe makes an image."""
+    match recipe:
+        case {"kind": "candidate"}:
+            return "Every image comes from one member."
+        case {"kind": "mixture"}:
+            return "Each image comes from one of these, drawn with these weights."
+        case {"kind": "average"}:
+            return "Each image is the weighted mean of these members' pixels, for one shared latent."
+        case {"kind": "vote", "draws": draws, "critics": critics}:
+            return f"Of {draws} images drawn with these weights, the one that {len(critics)} discriminators like best."
+    return f"A sampler of the kind {recipe['kind']}."
+
+
+def evidence_columns(strategies: Mapping[str, Any]) -> list[str]:
+    """Return the names of all single numbers that strategies give as evidence, in the order of their appearance."""
+    rows = [row.get("evidence", {}) for row in strategies["strategies"]]
+    found = {key: None for row in rows for key, value in row.items() if isinstance(value, int | float)}
+    return list(found)

@@ -1,0 +1,246 @@
+"""Register the fused model, write the report and registration.json; check later that the registry still holds it."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline import registry
+from pipeline.data.dataset import read_manifest
+from pipeline.errors import ChorusError
+from pipeline.files import read_json, tree_hash, write_json, write_text
+from pipeline.lineage import LOCK, Lineage, read_lineage
+from pipeline.project import Project
+from pipeline.registry import Version
+from pipeline.report import tables
+from pipeline.report.page import Facts, render
+from pipeline.tracking import PIPELINE_RUN, Run, Tracker
+
+SCHEMA = 1
+STAGE = "register"
+LISTED = 10  # quarantined files that the report names
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the stages before left; raises `ChorusError` where files are missing or belong to different runs."""
+
+    project: Project
+
+    @cached_property
+    def recipe(self) -> dict[str, Any]:
+        return dict(read_json(self.project.fused / "recipe.json")["recipe"])
+
+    @cached_property
+    def strategies(self) -> dict[str, Any]:
+        return dict(read_json(self.project.fused / "strategies.json"))
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        metrics = dict(read_json(self.project.report / "metrics.json"))
+        if metrics["winner"] != self.strategies["winner"]:
+            raise ChorusError(
+                f"report/metrics.json judged '{metrics['winner']}' but models/fused holds "
+                f"'{self.strategies['winner']}'; run `dvc repro`"
+            )
+        return metrics
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        return read_manifest(self.project.prepared)
+
+    @cached_property
+    def lineage(self) -> Lineage:
+        return read_lineage(self.project.root, STAGE)
+
+
+def run(project: Project) -> None:
+    """Register `models/fused` unless a version holds it already; write `report/report.html` and `registration.json`."""
+    inputs = Inputs(project)
+    tracker = Tracker(project.root)
+    parent = tracker.pipeline()
+    version = ensure_version(project, tracker, inputs)
+    mark_reused(project, tracker, parent)
+    report = project.report / "report.html"
+    write_text(report, render(gather(inputs, version, parent)))
+    log_to_parent(project, parent, inputs, version)
+    write_json(
+        project.registration,
+        {
+            "schema": SCHEMA,
+            "model": version.model,
+            "version": version.number,
+            "run_id": version.run_id,
+            "content": version.content,
+            "strategy": inputs.metrics["winner"],
+            "report": report.relative_to(project.root).as_posix(),
+        },
+    )
+    tracker.finish_pipeline()
+    print(f"register  {version.model} version {version.number}: {inputs.metrics['winner']}; {report}", flush=True)
+
+
+def ensure_version(project: Project, tracker: Tracker, inputs: Inputs) -> Version:
+    """Return the version that holds `models/fused`, registered now if there is none, with the alias pointing to it."""
+    model = project.params.register_.model
+    with registry.packed(project.fused) as (content, identity):
+        version = registry.find_version(tracker, model, identity)
+        if version is None:
+            tags, description = version_tags(inputs), tables.verdict(inputs.metrics, inputs.recipe)
+            with tracker.child("fused", "fused model", key=identity) as child:
+                child.metrics(tables.arm(inputs.metrics, inputs.metrics["winner"], "strategy")["metrics"])
+                version = registry.create_version(tracker, child, model, content, identity, tags, description)
+    registry.set_candidate(tracker, version)
+    return version
+
+
+def version_tags(inputs: Inputs) -> dict[str, str]:
+    """Return a version's tags: its lineage and what the judges say."""
+    lineage, metrics = inputs.lineage, inputs.metrics
+    tags = {
+        "chorus.strategy": metrics["winner"],
+        "chorus.commit": lineage.commit,
+        "chorus.dirty": str(lineage.dirty).lower(),
+        "chorus.data": inputs.manifest["hash"],
+        "chorus.lock": lineage.lock,
+        "chorus.code": installed("chorus"),
+        "chorus.samples": str(metrics["samples"]),
+    }
+    for row in tables.headlines(metrics):
+        tags[f"{metrics['split']}.{row.metric}"] = f"{row.fused:.6g}"
+        tags[f"{metrics['split']}.{row.metric}.best_member"] = f"{row.member:.6g}"
+    return tags
+
+
+def mark_reused(project: Project, tracker: Tracker, parent: Run) -> None:
+    """Give the pipeline's run a child for each member that it did not train, linked to the run that did."""
+    present = {
+        run.info.run_name
+        for run in tracker.find(chorus_kind="member", mlflow_parentRunId=parent.id)
+        if run.info.status == "FINISHED"
+    }
+    for family in project.params.families:
+        evaluation = read_json(project.evaluation / family / "evaluation.json")
+        for folder in sorted(path.parent for path in (project.members / family).glob("*/history.json")):
+            name = f"{family}/{folder.name}"
+            if name in present:
+                continue
+            identity = tree_hash(folder)
+            originals = tracker.find(chorus_member=identity)
+            tags = {"chorus.reused": "true"}
+            if originals:
+                tags["chorus.original"] = originals[0].info.run_id
+            with tracker.child("member", name, key=identity, **tags) as child:
+                last = max((row for row in evaluation["candidates"] if row["id"].startswith(f"{name}/")), key=_nimg)
+                child.metrics(last["metrics"], step=_nimg(last))
+                child.file(project.evaluation / last["id"] / "grid.png", "samples")
+
+
+def _nimg(candidate: dict[str, Any]) -> int:
+    return int(candidate["nimg"])
+
+
+def log_to_parent(project: Project, parent: Run, inputs: Inputs, version: Version) -> None:
+    """Store the outcome with the pipeline's run: report, figures, tables, and each arm's distances by the judges."""
+    metrics = inputs.metrics
+    parent.metrics(
+        {f"{name}/{arm['name']}": arm["metrics"][name] for arm in metrics["arms"] for name in metrics["headline"]}
+    )
+    parent.dataset(inputs.manifest)
+    for path in (project.report / "report.html", project.report / "metrics.json", project.fused / "strategies.json"):
+        parent.file(path)
+    parent.file(project.report / "figures")
+    parent.tag(chorus_winner=metrics["winner"], chorus_version=version.number, chorus_content=version.content)
+
+
+def gather(inputs: Inputs, version: Version, parent: Run) -> Facts:
+    """Collect what the report tells."""
+    project, lineage = inputs.project, inputs.lineage
+    lines = (project.prepared / "quarantine.jsonl").read_text(encoding="utf-8").splitlines()[:LISTED]
+    quarantined = [json.loads(line) for line in lines]
+    return Facts(
+        model=version.model,
+        version=version.number,
+        metrics=inputs.metrics,
+        strategies=inputs.strategies,
+        recipe=inputs.recipe,
+        manifest=inputs.manifest,
+        quarantine=[(row["id"], row["reason"]) for row in quarantined],
+        histories={
+            f"{family}/{path.parent.name}": read_json(path)
+            for family in project.params.families
+            for path in sorted((project.members / family).glob("*/history.json"))
+        },
+        pictures=pictures(project.report / "figures", inputs.metrics),
+        lineage={
+            "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+            "commit": lineage.commit,
+            "changed files": ", ".join(lineage.changed) or "none",
+            "data": inputs.manifest["hash"],
+            "lock entries": lineage.lock,
+            "content": version.content,
+            "pipeline run": parent.id,
+            "model's run": version.run_id,
+            "chorus": installed("chorus"),
+            "torch": installed("torch"),
+        },
+    )
+
+
+def pictures(figures: Path, metrics: dict[str, Any]) -> dict[str, bytes]:
+    """Return the sheets of real images, of the best member and of the fusion by caption."""
+    member, winner = metrics["best_member"], metrics["winner"]
+    files = {
+        "Real images": figures / "real.png",
+        f"The best member: {member}": figures / "member" / f"{member.replace('/', '-')}.png",
+        f"The fusion: {winner}": figures / "strategy" / f"{winner}.png",
+    }
+    return {caption: path.read_bytes() for caption, path in files.items()}
+
+
+def verify(project: Project) -> None:
+    """Check that the registry holds what registration.json says; register it again if it was lost.
+
+    A registration of another fused model than `models/fused` is left alone: the stage has to run first.
+    """
+    if not project.registration.exists() or not (project.fused / "recipe.json").exists():
+        print("verify  nothing is registered yet: `dvc repro` does it", flush=True)
+        return
+    said = read_json(project.registration)
+    model = project.params.register_.model
+    with registry.packed(project.fused) as (_, identity):
+        pass
+    if (said["model"], said["content"]) != (model, identity):
+        print("verify  models/fused has changed since it was registered: `dvc repro` registers it", flush=True)
+        return
+    tracker = Tracker(project.root)
+    version = registry.find_version(tracker, model, identity)
+    if version is None or (version.number, version.run_id) != (said["version"], said["run_id"]):
+        print(f"verify  the registry has lost {model} version {said['version']}: registering it again", flush=True)
+        run(project)
+        record(project.root)
+        return
+    if registry.candidate_number(tracker, model) != version.number:
+        registry.set_candidate(tracker, version)
+    if PIPELINE_RUN in os.environ:
+        mark_reused(project, tracker, tracker.pipeline())
+    print(f"verify  the registry holds {model} version {version.number}", flush=True)
+
+
+def record(root: Path) -> None:
+    """Tell DVC that the stage has run, as it did outside of it: version and run are others now than in `dvc.lock`."""
+    lock = root / LOCK
+    if not lock.exists() or STAGE not in yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"]:
+        return
+    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "commit", "--force", "--quiet", STAGE]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ChorusError(f"registered, but `dvc commit -f {STAGE}` failed: {done.stderr.strip()}")

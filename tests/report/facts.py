@@ -1,0 +1,132 @@
+"""Facts of a made-up but plausible run, and `python -m tests.report.facts OUT.html` to look at its page."""
+
+import io
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from pipeline.evaluation.pictures import grid
+from pipeline.report.page import Facts, render
+
+MEMBERS = {"mlp/r0": 9.1, "mlp/r1": 8.4, "dcgan/r0": 5.2, "dcgan/r1": 5.6, "dcgan-hinge/r0": 6.0, "vae/r0": 12.3}
+STRATEGIES = {"best": 5.3, "uniform": 4.9, "weighted": 4.1, "average": 61.0}
+
+
+def arm(name: str, kind: str, distance: float, cost: float) -> dict[str, Any]:
+    metrics = {}
+    for i, extractor in enumerate(("classifier", "classifier-b", "selfsup")):
+        metrics |= {
+            f"fd16_{extractor}": distance * (1 + i / 7),
+            f"fd_{extractor}": distance * 3.1,
+            f"kid_{extractor}": distance / 1000 - 0.004,
+            f"precision_{extractor}": max(0.0, 0.9 - distance / 70),
+            f"recall_{extractor}": max(0.0, 0.8 - distance / 80),
+        }
+        if extractor != "selfsup":
+            metrics[f"isc_{extractor}"] = 9 - distance / 10
+    return {"name": name, "kind": kind, "cost": cost, "metrics": metrics}
+
+
+def metrics() -> dict[str, Any]:
+    """Return a `report/metrics.json`."""
+    arms = [arm(name, "member", distance, 1.0) for name, distance in MEMBERS.items()]
+    arms += [arm(name, "strategy", distance, 1.0 + 5 * (name == "average")) for name, distance in STRATEGIES.items()]
+    return {
+        "schema": 1,
+        "split": "gate",
+        "samples": 2000,
+        "ruler": "fd16_classifier",
+        "judges": ["classifier-b", "selfsup"],
+        "headline": ["fd16_classifier-b", "fd16_selfsup"],
+        "winner": "weighted",
+        "best_member": "dcgan/r0",
+        "floor": {name: value for name, value in arm("", "", 0.9, 1)["metrics"].items() if not name.startswith("isc")},
+        "warnings": ["fd_classifier: 270 real images for 64 features; read fd16_classifier or kid_classifier instead"],
+        "arms": arms,
+    }
+
+
+def recipe() -> dict[str, Any]:
+    names = ["dcgan/r0/000200000", "dcgan/r1/000200000", "dcgan-hinge/r0/000200000", "mlp/r1/000300000"]
+    parts = [{"kind": "candidate", "id": name} for name in names]
+    return {"kind": "mixture", "weights": [0.46, 0.31, 0.2, 0.03], "parts": parts}
+
+
+def strategies() -> dict[str, Any]:
+    """Return a `models/fused/strategies.json`."""
+    rows: list[dict[str, Any]] = [
+        {"name": name, "recipe": recipe(), "evidence": {"fit": v * 0.9, "choose": v, "cost": 1.0, "samples": 2000}}
+        for name, v in STRATEGIES.items()
+    ]
+    rows[2]["evidence"] |= {"kkt_residual": 3e-7, "weights": {"dcgan/r0/000200000": 0.46}}
+    rows.append({"name": "vote", "skipped": "no candidate has a discriminator"})
+    pool = {f"{name}/000200000": distance for name, distance in MEMBERS.items()}
+    return {"schema": 1, "ruler": "fd16_classifier", "winner": "weighted", "pool": pool, "strategies": rows}
+
+
+def history(seed: int) -> list[dict[str, float]]:
+    random = np.random.default_rng(seed)
+    return [
+        {
+            "nimg": 2000 * (i + 1),
+            "loss_g": 0.9 + 0.8 * (1 - math.exp(-i / 15)) + random.normal(0, 0.08),
+            "loss_d": 1.3 * math.exp(-i / 30) + random.normal(0, 0.05),
+        }
+        for i in range(100)
+    ]
+
+
+def picture(noise: float) -> bytes:
+    images = load_digits().images[:64, None] * 16 + np.random.default_rng(0).normal(0, noise, (64, 1, 8, 8))
+    buffer = io.BytesIO()
+    sheet = grid(torch.from_numpy(images.clip(0, 255).astype(np.uint8)))
+    Image.fromarray(sheet).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def facts() -> Facts:
+    return Facts(
+        model="chorus",
+        version="3",
+        metrics=metrics(),
+        strategies=strategies(),
+        recipe=recipe(),
+        manifest={
+            "source": "digits",
+            "size": 8,
+            "channels": 1,
+            "classes": list("0123456789"),
+            "counts": {"train": 899, "val": 359, "gate": 270, "test": 269},
+            "duplicates": 0,
+            "quarantined": 2,
+            "hash": "ab" * 32,
+        },
+        quarantine=[("a<b>.png", "truncated"), ("notes.txt", "not an image")],
+        histories={name: history(i) for i, name in enumerate(MEMBERS)},
+        pictures={
+            "Real images": picture(0),
+            "The best member, dcgan/r0": picture(60),
+            "The fusion, weighted": picture(25),
+        },
+        lineage={
+            "made": "2026-11-20 18:00 UTC",
+            "commit": "0f" * 20,
+            "changed files": "none",
+            "data": "ab" * 32,
+            "lock entries": "cd" * 32,
+            "content": "ef" * 32,
+            "pipeline run": "7" * 32,
+            "chorus": "0.1.0",
+            "torch": "2.13.0",
+        },
+    )
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(render(facts()), encoding="utf-8")

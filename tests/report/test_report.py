@@ -1,0 +1,174 @@
+"""The report: one file, escaped, saying what the judges say."""
+
+import dataclasses
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from pipeline.report import charts, tables
+from pipeline.report.page import render
+from tests.report.facts import facts, metrics, recipe
+
+VOID = {"meta", "img", "link", "br", "hr", "input", "rect", "line", "path"}
+
+
+class Balanced(HTMLParser):
+    """Fails on a tag that is closed without being open; collects addresses and tags."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: set[str] = set()
+        self.addresses: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "action", "srcset")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return render(facts())
+
+
+def test_page_is_whole_and_loads_nothing(page: str) -> None:
+    parser = Balanced()
+    parser.feed(page)
+    assert parser.open == []
+    assert parser.tags.isdisjoint({"script", "link", "iframe", "object"})
+    assert parser.addresses
+    assert all(address.startswith("data:image/png;base64,") for address in parser.addresses)
+    assert "http://" not in page
+    assert "https://" not in page
+    assert "url(" not in page
+
+
+def test_page_says_what_the_files_say(page: str) -> None:
+    for arm in metrics()["arms"]:
+        assert f"<th>{arm['name']}</th>" in page
+    for words in (
+        "version 3",
+        "Both judges find the fusion nearer",
+        "no candidate has a discriminator",
+        "46.0 %",
+        "899",
+    ):
+        assert words in page
+    assert metrics()["warnings"][0] in page
+    assert page.count('class="lines"') == 6
+
+
+def test_text_from_outside_is_escaped() -> None:
+    evil = "<script>alert(1)</script>"
+    made = facts()
+    judged = metrics()
+    judged["warnings"] = [evil]
+    page = render(
+        dataclasses.replace(
+            made,
+            metrics=judged,
+            manifest={**made.manifest, "source": evil},
+            quarantine=[(evil, evil)],
+            lineage={evil: evil},
+            pictures={f'"{evil}': b""},
+            histories={evil: made.histories["mlp/r0"]},
+        )
+    )
+    assert evil not in page
+    assert page.count("&lt;script&gt;") >= 8
+
+
+def test_page_without_judges_floors_curves_or_classes() -> None:
+    judged = {**metrics(), "headline": [], "floor": {}, "warnings": []}
+    made = facts()
+    manifest = {**made.manifest, "classes": None}
+    page = render(dataclasses.replace(made, metrics=judged, histories={}, manifest=manifest, quarantine=[]))
+    assert "Learning curves" not in page
+    assert "Read with care" not in page
+
+
+@pytest.mark.parametrize(
+    ("distances", "words"),
+    [
+        ((1.0, 1.0), "Both judges find the fusion nearer"),
+        ((1.0, 9.0), "The judges disagree: 1 of 2"),
+        ((9.0, 9.0), "No judge finds"),
+    ],
+)
+def test_verdict(distances: tuple[float, float], words: str) -> None:
+    judged = metrics()
+    for name, distance in zip(judged["headline"], distances, strict=True):
+        tables.arm(judged, "weighted", "strategy")["metrics"][name] = distance
+        tables.arm(judged, "dcgan/r0", "member")["metrics"][name] = 5.0
+    assert tables.verdict(judged, recipe()).startswith(words)
+
+
+def test_verdict_on_a_single_member() -> None:
+    sentence = tables.verdict(metrics(), {"kind": "candidate", "id": "vae/r0/000200000"})
+    assert "vae/r0/000200000" in sentence
+    assert "nearer" not in sentence
+
+
+def test_headline_gain() -> None:
+    assert tables.Headline("fd", fused=3.0, member=4.0, floor=None).gain == pytest.approx(0.25)
+
+
+def test_columns_put_judges_first_and_know_inception() -> None:
+    judged = metrics()
+    for arm in judged["arms"]:
+        arm["metrics"]["fid"] = 1.0
+    columns = tables.columns(judged)
+    assert list(dict.fromkeys(c.extractor for c in columns)) == [
+        "classifier-b",
+        "selfsup",
+        "classifier",
+        "inception-v3-compat",
+    ]
+    assert {c.extractor for c in columns if c.judge} == {"classifier-b", "selfsup"}
+    best = tables.best_values(judged)
+    assert best["fd_classifier"] == min(arm["metrics"]["fd_classifier"] for arm in judged["arms"])
+    assert best["recall_selfsup"] == max(arm["metrics"]["recall_selfsup"] for arm in judged["arms"])
+
+
+def test_shares_of_nested_recipes() -> None:
+    a, b = ({"kind": "candidate", "id": f"{name}/r0/1"} for name in "ab")
+    inner = {"kind": "mixture", "weights": [0.5, 0.5], "parts": [a, b]}
+    outer = {"kind": "mixture", "weights": [0.4, 0.6, 0.0], "parts": [a, inner, {"kind": "candidate", "id": "c/r0/1"}]}
+    assert tables.shares(outer) == [("a/r0/1", pytest.approx(0.7)), ("b/r0/1", pytest.approx(0.3))]
+    assert tables.shares({"kind": "vote", "source": outer, "critics": [], "draws": 4}) == tables.shares(outer)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        *((None, "–"), (float("nan"), "–"), (2000, "2,000"), (1234.5, "1,234"), (12.34, "12.3"), (1.234, "1.23")),
+        *((0.1234, "0.123"), (0.0023, "0.0023"), (-0.0031, "-0.0031"), (3e-7, "3e-07"), (0.0, "0")),
+    ],
+)
+def test_numbers(value: float | None, text: str) -> None:
+    assert tables.number(value) == text
+
+
+def test_bars_are_proportional_and_cut_beyond_the_end() -> None:
+    made = charts.bars(
+        [("a", 1.0, "member"), ("b", 2.0, "member"), ("c", 100.0, "member"), ("d", -1.0, "x")], floor=0.5
+    )
+    widths = [float(re.search(r'width="([\d.]+)"', bar.svg).group(1)) for bar in made]  # type: ignore[union-attr]
+    assert widths[1] == pytest.approx(2 * widths[0], abs=0.02)
+    assert widths[2] == 100
+    assert widths[3] == 0
+    assert [bar.cut for bar in made] == [False, False, True, False]
+    assert charts.bars([]) == []
+
+
+def test_lines_leave_gaps() -> None:
+    svg = charts.lines([0, 1, 2, 3], [[0.0, 1.0, float("nan"), 2.0]])
+    assert svg.count("M") == 2
+    assert charts.lines([0], [[float("nan")]]) == ""

@@ -1,0 +1,242 @@
+"""The register stage on a real store: idempotent, completed after a kill, checked and repaired."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import lineage, registry
+from pipeline.errors import ChorusError
+from pipeline.files import read_json, tree_hash, write_json
+from pipeline.project import Project
+from pipeline.stages import register
+from pipeline.tracking import PIPELINE_RUN, Tracker
+from tests.factories_fused import PARAMS, write_fused, write_judgement, write_project
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project that was registered once: copied by each test, as making a store takes seconds."""
+    root = tmp_path_factory.mktemp("template") / "project"
+    root.mkdir()
+    write_project(root)
+    Tracker(root)
+    return root
+
+
+@pytest.fixture
+def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A project with an empty store, before its first registration."""
+    monkeypatch.delenv(PIPELINE_RUN, raising=False)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    root = tmp_path / "project"
+    shutil.copytree(template, root)
+    # The store remembers where it lay; artefacts have to go to the copy.
+    store = Tracker(root)
+    store.client.rename_experiment(store.experiment, "template")
+    Tracker(root)
+    return Project.load(root)
+
+
+def python(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run this Python on this code in another folder."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+
+
+def versions(project: Project) -> list[Any]:
+    return list(Tracker(project.root).client.search_model_versions("name = 'chorus'"))
+
+
+def test_writes_version_report_registration_and_runs(project: Project) -> None:
+    register.run(project)
+    tracker = Tracker(project.root)
+    said = read_json(project.registration)
+    assert list(said) == ["schema", "model", "version", "run_id", "content", "strategy", "report"]
+    assert (said["model"], said["version"], said["strategy"]) == ("chorus", "1", "weighted")
+    version = tracker.client.get_model_version_by_alias("chorus", "candidate")
+    assert version.tags["chorus.content"] == said["content"]
+    assert version.tags["chorus.strategy"] == "weighted"
+    assert version.tags["gate.fd16_selfsup"] == "1.5"
+    assert version.tags["gate.fd16_selfsup.best_member"] == "2"
+    assert version.tags["chorus.data"] == read_json(project.prepared / "manifest.json")["hash"]
+    assert "nearer to real images" in version.description
+    page = (project.root / said["report"]).read_text()
+    assert "version 1" in page
+    assert "a.png: truncated" in page
+
+    [parent] = tracker.find(chorus_kind="pipeline")
+    assert parent.info.status == "FINISHED"
+    assert parent.data.metrics["fd16_selfsup/weighted"] == 1.5
+    assert parent.inputs.dataset_inputs
+    stored = {file.path for file in tracker.client.list_artifacts(parent.info.run_id)}
+    assert stored == {"report.html", "metrics.json", "strategies.json", "figures"}
+    [model_run] = tracker.find(chorus_kind="fused", mlflow_parentRunId=parent.info.run_id)
+    assert (model_run.info.run_id, model_run.info.status) == (said["run_id"], "FINISHED")
+
+
+def test_same_content_is_registered_once(project: Project) -> None:
+    register.run(project)
+    first = read_json(project.registration)
+    register.run(project)
+    assert read_json(project.registration) == first
+    assert len(versions(project)) == 1
+
+
+def test_new_content_makes_a_version_and_old_content_finds_its_own(project: Project) -> None:
+    register.run(project)
+    write_fused(project.fused, weights=(0.5, 0.5))
+    register.run(project)
+    assert read_json(project.registration)["version"] == "2"
+    write_fused(project.fused)
+    register.run(project)
+    assert read_json(project.registration)["version"] == "1"
+    assert registry.candidate_number(Tracker(project.root), "chorus") == "1"
+    assert len(versions(project)) == 2
+
+
+@pytest.mark.parametrize("moment", ["create_model_version", "set_registered_model_alias"])
+def test_a_rerun_completes_what_a_kill_left(project: Project, moment: str) -> None:
+    script = f"""
+import os, signal, sys
+from mlflow import MlflowClient
+from pathlib import Path
+from pipeline.project import Project
+from pipeline.stages import register
+MlflowClient.{moment} = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)
+register.run(Project.load(Path(sys.argv[1])))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(project.root)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == -9, done.stderr
+    assert not project.registration.exists()
+    register.run(project)
+    assert [version.version for version in versions(project)] == [1]
+    assert registry.candidate_number(Tracker(project.root), "chorus") == "1"
+    statuses = sorted(run.info.status for run in Tracker(project.root).find(chorus_kind="pipeline"))
+    assert statuses == ["FINISHED", "KILLED"]
+
+
+def test_members_that_were_not_trained_now_are_marked_and_linked(project: Project) -> None:
+    tracker = Tracker(project.root)
+    identity = tree_hash(project.members / "mlp" / "r0")
+    with tracker.child("member", "mlp/r0", key="training") as trained:
+        trained.tag(chorus_member=identity)
+    tracker.finish_pipeline()
+    register.run(project)
+    parent = tracker.find(chorus_kind="pipeline")[0].info.run_id
+    children = {run.info.run_name: run for run in tracker.find(chorus_kind="member", mlflow_parentRunId=parent)}
+    assert sorted(children) == ["mlp/r0", "mlp/r1"]
+    assert {run.data.tags["chorus.reused"] for run in children.values()} == {"true"}
+    assert children["mlp/r0"].data.tags["chorus.original"] == trained.id
+    assert "chorus.original" not in children["mlp/r1"].data.tags
+    assert children["mlp/r1"].data.metrics == {"fd16_classifier": 3.0}
+    # The original stays what its hash leads to.
+    assert [run.info.run_id for run in tracker.find(chorus_member=identity)] == [trained.id]
+
+
+def test_members_trained_in_this_pipeline_run_are_not_marked(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    tracker = Tracker(project.root)
+    parent = tracker.start_pipeline("flow")
+    monkeypatch.setenv(PIPELINE_RUN, parent.id)
+    with tracker.child("member", "mlp/r0", key="training"):
+        pass
+    register.run(project)
+    register.verify(project)
+    names = sorted(run.info.run_name for run in tracker.find(chorus_kind="member", mlflow_parentRunId=parent.id))
+    assert names == ["mlp/r0", "mlp/r1"]
+    assert tracker.client.get_run(parent.id).info.status == "RUNNING"
+
+
+def test_verify_is_content_with_what_is_there(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    register.verify(project)
+    assert "nothing is registered yet" in capsys.readouterr().out
+    register.run(project)
+    before = tree_hash(project.root / "report"), read_json(project.registration)
+    tracker = Tracker(project.root)
+    tracker.client.delete_registered_model_alias("chorus", "candidate")
+    runs = len(tracker.find())
+    register.verify(project)
+    assert registry.candidate_number(tracker, "chorus") == "1"
+    assert (tree_hash(project.root / "report"), read_json(project.registration)) == before
+    assert len(tracker.find()) == runs
+    write_fused(project.fused, weights=(0.5, 0.5))
+    register.verify(project)
+    assert "has changed" in capsys.readouterr().out
+    assert len(versions(project)) == 1
+
+
+def test_verify_registers_again_where_artefacts_were_lost(project: Project) -> None:
+    register.run(project)
+    shutil.rmtree(project.root / "mlartifacts")
+    register.verify(project)
+    assert read_json(project.registration)["version"] == "2"
+    assert registry.candidate_number(Tracker(project.root), "chorus") == "2"
+
+
+def test_a_lost_database_is_filled_again_and_dvc_stays_clean(project: Project) -> None:
+    root = project.root
+
+    def dvc(*arguments: str) -> str:
+        done = python(root, "-m", "dvc", *arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    (root / "dvc.yaml").write_text(
+        "stages:\n  register:\n    cmd: python -m pipeline register\n    deps: [models/fused]\n"
+        "    outs:\n      - registration.json: {cache: false}\n      - report/report.html: {cache: false}\n"
+    )
+    dvc("init", "--no-scm", "--quiet")
+    dvc("repro", "--quiet")
+    first = read_json(project.registration)
+    for file in root.glob("mlflow.db*"):
+        file.unlink()
+    done = python(root, "-m", "pipeline", "verify")
+    assert done.returncode == 0, done.stderr
+    assert "registering it again" in done.stdout
+    assert "up to date" in dvc("status")
+    again = read_json(project.registration)
+    assert again["content"] == first["content"]
+    assert again["run_id"] != first["run_id"]
+    found = registry.find_version(Tracker(root), "chorus", again["content"])
+    assert found is not None
+    assert found.number == again["version"] == registry.candidate_number(Tracker(root), "chorus")
+
+
+def test_files_of_different_runs_are_refused(project: Project) -> None:
+    metrics = read_json(project.report / "metrics.json")
+    write_judgement(project.root, winner="uniform")
+    write_json(project.report / "metrics.json", metrics)
+    with pytest.raises(ChorusError, match="judged 'weighted' but models/fused holds 'uniform'"):
+        register.run(project)
+
+
+def test_lineage_knows_commit_changes_and_lock(tmp_path: Path) -> None:
+    def git(*arguments: str) -> str:
+        command = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org", *arguments]
+        return subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout.strip()
+
+    outside = lineage.read_lineage(tmp_path / "no", "register")
+    assert (outside.commit, outside.changed, outside.lock) == ("unknown", (), "unknown")
+    (tmp_path / "params.yaml").write_text(PARAMS)
+    (tmp_path / "dvc.lock").write_text("stages: {fuse: {cmd: a}, register: {cmd: b}}")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "start")
+    clean = lineage.read_lineage(tmp_path, "register")
+    assert clean.commit == git("rev-parse", "HEAD")
+    assert not clean.dirty
+    (tmp_path / "dvc.lock").write_text("stages: {register: {cmd: c}, fuse: {cmd: a}}")
+    assert lineage.read_lineage(tmp_path, "register") == clean
+    (tmp_path / "dvc.lock").write_text("stages: {register: {cmd: c}, fuse: {cmd: b}}")
+    (tmp_path / "params.yaml").write_text("")
+    dirty = lineage.read_lineage(tmp_path, "register")
+    assert dirty.changed == ("params.yaml",)
+    assert dirty.lock != clean.lock
