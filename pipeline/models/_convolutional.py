@@ -1,9 +1,15 @@
-"""What the convolutional architectures share: how an image size is halved down to a base, and DCGAN's start."""
+"""What the convolutional architectures share: their pyramid of sizes, halving and doubling layers, DCGAN's start."""
 
-from torch import nn
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.nn.functional import linear, pad
 
 BASES = {8: 4, 16: 4, 28: 7, 32: 4, 64: 4, 128: 4}
 CAP = 8  # widest layer, in units of the configured width
+PRODUCT_SIDE = 4
 
 
 def pyramid(size: int, width: int) -> tuple[int, list[int]]:
@@ -25,3 +31,93 @@ def initialise(network: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.weight, 1.0, 0.02)
+
+
+class ToMap(nn.Module):
+    """Give a vector its place in space: B×(S·S·channels) to B×channels×S×S, in channels_last without a copy."""
+
+    def __init__(self, channels: int, side: int) -> None:
+        super().__init__()
+        self.shape = (side, side, channels)
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        return vectors.unflatten(1, self.shape).permute(0, 3, 1, 2)
+
+
+class ToVector(nn.Module):
+    """The inverse of `ToMap`: B×channels×S×S to B×(S·S·channels)."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps.permute(0, 2, 3, 1).flatten(1)
+
+
+class Down(nn.Conv2d):
+    """4×4 convolution of stride 2 that halves the side: B×before×2S×2S to B×after×S×S."""
+
+    def __init__(self, before: int, after: int, bias: bool = False) -> None:
+        super().__init__(before, after, 4, stride=2, padding=1, bias=bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        if not as_product(images, images.shape[-1] // 2):
+            return super().forward(images)
+        weight = self.weight.permute(0, 2, 3, 1).flatten(1)
+        return linear(Windows.apply(images.permute(0, 2, 3, 1)), weight, self.bias).permute(0, 3, 1, 2)
+
+
+class Up(nn.ConvTranspose2d):
+    """4×4 transposed convolution of stride 2 that doubles the side: B×before×S×S to B×after×2S×2S."""
+
+    def __init__(self, before: int, after: int, bias: bool = False) -> None:
+        super().__init__(before, after, 4, stride=2, padding=1, bias=bias)
+
+    def forward(self, maps: Tensor, output_size: list[int] | None = None) -> Tensor:
+        if not as_product(maps, maps.shape[-1]):
+            return super().forward(maps, output_size)
+        weight = self.weight.permute(0, 2, 3, 1).flatten(1)
+        images = Overlap.apply(maps.permute(0, 2, 3, 1) @ weight).permute(0, 3, 1, 2)
+        return images if self.bias is None else images + self.bias.to(images.dtype)[:, None, None]
+
+
+def as_product(maps: Tensor, side: int) -> bool:
+    """Whether a layer whose smaller side is `side` is quicker as windows times a matrix than as a convolution.
+
+    So it is in bfloat16 on the CPU for the smallest maps, which have the largest weights: oneDNN's gradients of those
+    weights take three to five times as long as the matrix product.
+    """
+    return side <= PRODUCT_SIDE and maps.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+
+
+class Windows(Function):
+    """Gather the 4×4 windows of stride 2 of padded images: B×2S×2S×C to B×S×S×16C. Adjoint of `Overlap`."""
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor) -> Tensor:
+        b, h, w, c = images.shape
+        padded = pad(images, (0, 0, 1, 1, 1, 1)).contiguous()
+        row, column = padded.stride(1), padded.stride(2)
+        strides = (padded.stride(0), 2 * row, 2 * column, row, column, 1)
+        return padded.as_strided((b, h // 2, w // 2, 4, 4, c), strides).reshape(b, h // 2, w // 2, 16 * c)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return Overlap.apply(gradients[0])
+
+
+class Overlap(Function):
+    """Add 4×4 windows of stride 2 up where they overlap and cut the padding off: B×S×S×16C to B×2S×2S×C."""
+
+    @staticmethod
+    def forward(ctx: Any, windows: Tensor) -> Tensor:
+        b, h, w, length = windows.shape
+        c = length // 16
+        # A window's pixel is at row 2·dy + py and column 2·dx + px; (px, channel) stay together in memory.
+        parts = windows.view(b, h, w, 2, 2, 2, 2 * c)
+        padded = windows.new_zeros(b, h + 1, 2, w + 1, 2 * c)
+        for dy in (0, 1):
+            for dx in (0, 1):
+                padded[:, dy : dy + h, :, dx : dx + w] += parts[:, :, :, dy, :, dx].transpose(2, 3)
+        return padded.view(b, 2 * h + 2, 2 * w + 2, c)[:, 1:-1, 1:-1].contiguous()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return Windows.apply(gradients[0])

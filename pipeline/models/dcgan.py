@@ -5,7 +5,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from pipeline.models._base import Architecture, ModelConfig, register
-from pipeline.models._convolutional import initialise, pyramid
+from pipeline.models._convolutional import Down, ToMap, ToVector, Up, initialise, pyramid
 
 
 class Generator(nn.Module):
@@ -15,18 +15,19 @@ class Generator(nn.Module):
         super().__init__()
         self.latent = config.latent
         base, channels = pyramid(config.size, config.width)
-        layers: list[nn.Module] = [nn.ConvTranspose2d(config.latent, channels[0], base, bias=False)]
+        layers: list[nn.Module] = [nn.Linear(config.latent, channels[0] * base**2, bias=False)]
+        layers.append(ToMap(channels[0], base))
         for before, after in pairwise(channels):
             layers += [nn.BatchNorm2d(before), nn.ReLU(inplace=True)]
-            layers.append(nn.ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=False))
+            layers.append(Up(before, after))
         layers += [nn.BatchNorm2d(channels[-1]), nn.ReLU(inplace=True)]
-        layers += [nn.ConvTranspose2d(channels[-1], config.channels, 4, stride=2, padding=1), nn.Tanh()]
+        layers += [Up(channels[-1], config.channels, bias=True), nn.Tanh()]
         self.layers = nn.Sequential(*layers)
         initialise(self)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Map B×latent to B×C×H×W in [-1, 1]; `y` is ignored."""
-        return self.layers(z[:, :, None, None])
+        return self.layers(z)
 
 
 class Discriminator(nn.Module):
@@ -36,11 +37,11 @@ class Discriminator(nn.Module):
         super().__init__()
         base, channels = pyramid(config.size, config.width)
         channels = channels[::-1]
-        layers: list[nn.Module] = [nn.Conv2d(config.channels, channels[0], 4, stride=2, padding=1)]
+        layers: list[nn.Module] = [Down(config.channels, channels[0], bias=True)]
         for before, after in pairwise(channels):
-            layers += [nn.LeakyReLU(0.2, inplace=True), nn.Conv2d(before, after, 4, stride=2, padding=1, bias=False)]
+            layers += [nn.LeakyReLU(0.2, inplace=True), Down(before, after)]
             layers.append(nn.BatchNorm2d(after))
-        layers += [nn.LeakyReLU(0.2, inplace=True), nn.Conv2d(channels[-1], 1, base)]
+        layers += [nn.LeakyReLU(0.2, inplace=True), ToVector(), nn.Linear(channels[-1] * base**2, 1)]
         self.layers = nn.Sequential(*layers)
         initialise(self)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.models._base import Architecture, ModelConfig, register
-from pipeline.models._convolutional import initialise, pyramid
+from pipeline.models._convolutional import Down, ToMap, ToVector, Up, initialise, pyramid
 
 
 class Generator(nn.Module):
@@ -29,12 +29,12 @@ class Generator(nn.Module):
         base, channels = pyramid(config.size, config.width)
         layers: list[nn.Module] = [
             nn.Linear(self.code, 2 * channels[0] * base**2),
-            nn.Unflatten(1, (2 * channels[0], base, base)),
+            ToMap(2 * channels[0], base),
             nn.BatchNorm2d(2 * channels[0]),
             nn.ReLU(inplace=True),
         ]
         for before, after in zip([2 * channels[0], *channels], channels, strict=False):
-            layers.append(nn.ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=False))
+            layers.append(Up(before, after))
             layers += [nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
         self.layers = nn.Sequential(*layers, nn.Conv2d(channels[-1], config.channels, 3, padding=1), nn.Tanh())
         initialise(self)
@@ -64,9 +64,9 @@ class Encoder(nn.Module):
             nn.LeakyReLU(0.2, inplace=True),
         ]
         for before, after in pairwise(channels):
-            layers.append(nn.Conv2d(before, after, 4, stride=2, padding=1, bias=False))
+            layers.append(Down(before, after))
             layers += [nn.BatchNorm2d(after), nn.LeakyReLU(0.2, inplace=True)]
-        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels[-1] * base**2, 2 * config.latent))
+        self.layers = nn.Sequential(*layers, ToVector(), nn.Linear(channels[-1] * base**2, 2 * config.latent))
         initialise(self)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,53 @@
+"""The moving average: its half-life, its warm-up, its buffers."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from pipeline.training.ema import ema_decay, settle_buffers, update
+
+
+def test_half_is_forgotten_after_a_half_life() -> None:
+    assert ema_decay(64, 10_000_000, halflife=640, rampup=None) ** 10 == pytest.approx(0.5)
+
+
+def test_warm_up_shortens_the_half_life_to_a_share_of_the_images_seen() -> None:
+    assert ema_decay(100, 2000, halflife=10_000, rampup=0.05) == pytest.approx(0.5)
+    assert ema_decay(100, 10_000_000, halflife=10_000, rampup=0.05) == ema_decay(100, 1, halflife=10_000, rampup=None)
+
+
+def test_no_half_life_follows_the_network() -> None:
+    assert ema_decay(64, 64, halflife=0, rampup=0.05) == 0
+
+
+def test_update_is_the_weighted_mean() -> None:
+    average, network = nn.Linear(2, 1), nn.Linear(2, 1)
+    expected = 0.75 * average.weight + 0.25 * network.weight
+    update(average, network, 0.75)
+    torch.testing.assert_close(average.weight, expected)
+
+
+def test_batch_norm_statistics_are_those_of_the_averaged_weights() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 4), nn.BatchNorm1d(4))
+    average = copy.deepcopy(network)
+    average[0].weight.data.mul_(5)
+    batches = [torch.randn(200, 3) for _ in range(4)]
+    settle_buffers(average, network, batches)
+    assert not average.training
+    inner = [average[0](z) for z in batches]
+    torch.testing.assert_close(average[1].running_mean, torch.stack([x.mean(0) for x in inner]).mean(0))
+    torch.testing.assert_close(average[1].running_var, torch.stack([x.var(0) for x in inner]).mean(0))
+    # In evaluation mode the output is then as normalised as in training.
+    out = average(torch.cat(batches))
+    torch.testing.assert_close(out.std(0), torch.ones(4), atol=0.05, rtol=0)
+
+
+def test_other_buffers_are_the_network_s() -> None:
+    average, network = nn.Linear(1, 1), nn.Linear(1, 1)
+    average.register_buffer("sigma", torch.ones(()))
+    network.register_buffer("sigma", torch.tensor(0.3))
+    settle_buffers(average, network, [])
+    assert average.sigma.item() == pytest.approx(0.3)
