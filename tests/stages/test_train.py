@@ -1,0 +1,193 @@
+"""The train stage as a process of its own: what it writes, and that being ended at any moment changes no byte."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+
+from pipeline.files import tree_hash
+from pipeline.project import Project
+from pipeline.stages.train import training_key
+from pipeline.tracking import Tracker
+from tests.factories import write_prepared
+
+PARAMS = """
+seed: 3
+data: {source: digits, watch: unused, size: 8}
+families:
+  gan: {architecture: dcgan, kimg: 6, batch: 32, width: 8, latent: 8, replicas: 2, snapshots: 2}
+  vae: {architecture: vae, kimg: 1, batch: 32, width: 8, latent: 8}
+"""
+REPOSITORY = Path(__file__).parents[2]
+END = 6016  # images: 188 batches of 32
+
+
+def start(root: Path, family: str) -> subprocess.Popen[str]:
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(REPOSITORY),
+        "CHORUS_CHECKPOINT_SECONDS": "0",
+        "MLFLOW_TRACKING_URI": f"sqlite:///{root / 'mlflow.db'}",
+    }
+    command = [sys.executable, "-m", "pipeline", "train", family]
+    return subprocess.Popen(
+        command, cwd=root, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+
+
+def train(root: Path, family: str) -> str:
+    process = start(root, family)
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == 0, output
+    return output
+
+
+def end_at(root: Path, member: str, nimg: int, number: signal.Signals) -> tuple[int, str]:
+    """Start the stage, send a signal when the member's checkpoint has reached `nimg`; return exit status and output."""
+    process = start(root, "gan")
+    while process.poll() is None and seen(root, member) < nimg:
+        time.sleep(0.005)
+    process.send_signal(number)
+    output = process.communicate(timeout=120)[0]
+    return process.returncode, output
+
+
+def seen(root: Path, member: str) -> int:
+    for path in (root / ".checkpoints" / "gan" / member).glob("*/checkpoint.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            return int(json.loads(file.metadata()["progress"])["nimg"])
+    return 0
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with prepared data and an empty tracking store."""
+    root = tmp_path_factory.mktemp("fresh")
+    (root / "params.yaml").write_text(PARAMS)
+    write_prepared(root / "data" / "prepared", n_train=100)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        Tracker(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def unbroken(fresh: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("unbroken") / "project"
+    shutil.copytree(fresh, root)
+    train(root, "gan")
+    return root
+
+
+@pytest.fixture
+def project(fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    root = tmp_path / "project"
+    shutil.copytree(fresh, root)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return root
+
+
+def members(root: Path) -> Path:
+    return root / "models" / "members"
+
+
+def test_writes_the_declared_layout(unbroken: Path) -> None:
+    folder = members(unbroken) / "gan"
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    snapshot = ("config.json", "generator.safetensors", "discriminator.safetensors")
+    assert files == {
+        "family.json",
+        *(f"r{r}/history.json" for r in (0, 1)),
+        *(f"r{r}/{nimg:09d}/{name}" for r in (0, 1) for nimg in (END // 2, END) for name in snapshot),
+    }
+    family = json.loads((folder / "family.json").read_text())
+    assert (family["schema"], family["family"], family["members"]) == (1, "gan", ["r0", "r1"])
+    assert family["params"]["width"] == 8
+    config = json.loads((folder / "r1" / f"{END:09d}" / "config.json").read_text())
+    facts = {"family": "gan", "member": "r1", "nimg": END, "kind": "gan", "loss": "nonsaturating"}
+    assert facts.items() <= config.items()
+    assert not (unbroken / ".checkpoints" / "gan").exists()
+
+
+def test_tracks_each_member_so_that_its_files_find_it(unbroken: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    tracker = Tracker(unbroken)
+    (run,) = tracker.find(chorus_member=tree_hash(members(unbroken) / "gan" / "r0"))
+    assert run.info.run_name == "gan/r0"
+    assert run.info.status == "FINISHED"
+    assert run.data.params["width"] == "8"
+    history = json.loads((members(unbroken) / "gan" / "r0" / "history.json").read_text())
+    tracked = tracker.client.get_metric_history(run.info.run_id, "loss_d")
+    assert [(m.step, pytest.approx(m.value)) for m in tracked] == [(row["nimg"], row["loss_d"]) for row in history]
+    assert run.inputs.dataset_inputs[0].dataset.name == "folder"
+    samples = [file.path for file in tracker.client.list_artifacts(run.info.run_id, "samples")]
+    assert samples == [f"samples/{END // 2:09d}.png", f"samples/{END:09d}.png"]
+
+
+def test_killed_again_and_again_it_ends_in_the_same_bytes(project: Path, unbroken: Path) -> None:
+    """SIGKILL before and after the first snapshot, SIGTERM in the second member: each process goes on from the last."""
+    status, _ = end_at(project, "r0", 640, signal.SIGKILL)
+    assert status == -signal.SIGKILL
+    status, output = end_at(project, "r0", END // 2 + 320, signal.SIGKILL)
+    assert status == -signal.SIGKILL
+    assert "going on from" in output
+    status, output = end_at(project, "r1", 1600, signal.SIGTERM)
+    assert status == 143
+    assert "gan/r1: stopped at" in output
+    assert not (members(project) / "gan").exists()
+    kept = (project / ".checkpoints" / "gan" / "r0").glob("*/member/history.json")
+    before = [path.stat().st_mtime_ns for path in kept]
+    assert len(before) == 1
+
+    output = train(project, "gan")
+    assert "gan/r0: complete since an earlier run" in output
+    assert "gan/r1: going on from" in output
+    assert tree_hash(members(project) / "gan") == tree_hash(members(unbroken) / "gan")
+    assert not (project / ".checkpoints" / "gan").exists()
+
+
+def test_interrupted_in_the_terminal_then_damaged_it_says_so_and_starts_anew(project: Path, unbroken: Path) -> None:
+    status, _ = end_at(project, "r0", 640, signal.SIGINT)
+    assert status == 130
+    (checkpoint,) = (project / ".checkpoints" / "gan" / "r0").glob("*/checkpoint.safetensors")
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
+    assert "checkpoint is damaged" in train(project, "gan")
+    assert tree_hash(members(project) / "gan") == tree_hash(members(unbroken) / "gan")
+
+
+def test_the_key_follows_what_decides_the_weights(project: Path) -> None:
+    base = Project.load(project)
+    key = training_key(base, "gan", "r0", "data")
+
+    def with_params(before: str, after: str) -> str:
+        (project / "params.yaml").write_text(PARAMS.replace(before, after))
+        return training_key(Project.load(project), "gan", "r0", "data")
+
+    assert with_params("replicas: 2", "replicas: 5") == key
+    others = [
+        training_key(base, "gan", "r1", "data"),
+        training_key(base, "gan", "r0", "other data"),
+        with_params("seed: 3", "seed: 4"),
+        with_params("kimg: 6", "kimg: 7"),
+        with_params("families:", "compute: {threads: 2}\nfamilies:"),
+    ]
+    assert len({key, *others}) == 6
+
+
+def test_a_vae_has_no_discriminator_and_replaces_what_was_there(project: Path) -> None:
+    stale = members(project) / "vae" / "r7" / "history.json"
+    stale.parent.mkdir(parents=True)
+    stale.write_text("[]")
+    train(project, "vae")
+    folder = members(project) / "vae"
+    assert sorted(p.name for p in folder.iterdir()) == ["family.json", "r0"]
+    (snapshot,) = (p for p in (folder / "r0").iterdir() if p.is_dir())
+    assert sorted(p.name for p in snapshot.iterdir()) == ["config.json", "generator.safetensors"]
+    assert json.loads((snapshot / "config.json").read_text())["kind"] == "vae"
