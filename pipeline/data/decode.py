@@ -61,11 +61,18 @@ def to_array(image: Image.Image, size: int, channels: int) -> np.ndarray:
     """
     side = min(image.size)
     left, top = ((extent - side) // 2 for extent in image.size)
-    image = image.crop((left, top, left + side, top + side)).convert("L" if channels == 1 else "RGB")
+    if image.size != (side, side):
+        image = image.crop((left, top, left + side, top + side))
+    image = in_mode(image, "L" if channels == 1 else "RGB")
     if side != size:
         image = image.resize((size, size), Image.Resampling.BICUBIC)
     pixels = np.asarray(image)
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+
+
+def in_mode(image: Image.Image, mode: str) -> Image.Image:
+    """Return the image converted to `mode`, or itself, where Pillow would copy an image that may be large."""
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
@@ -74,21 +81,19 @@ def _eight_bits(image: Image.Image) -> Image.Image:
         return _from_sixteen_bits(image)
     grey = image.mode in GREY
     if image.has_transparency_data:
-        image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
-        white.alpha_composite(image)
+        white.alpha_composite(in_mode(image, "RGBA"))
         image = white
-    return image.convert("L" if grey else "RGB")
+    return in_mode(image, "L" if grey else "RGB")
 
 
 def _from_sixteen_bits(image: Image.Image) -> Image.Image:
     """Scale grey 0..65535 to 0..255; the value that a PNG declares transparent becomes white."""
-    pixels = np.asarray(image).astype(np.int64).clip(0, 65535)
-    scaled = ((pixels + 128) // 257).astype(np.uint8)
+    scale = (np.arange(65536) + 128) // 257
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
-        scaled[pixels == transparent] = 255
-    return Image.fromarray(scaled)
+        scale[transparent] = 255
+    return in_mode(image, "I").point(scale.tolist(), "L")
 
 
 def _orientation(image: Image.Image) -> int:

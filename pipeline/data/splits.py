@@ -8,12 +8,17 @@ from PIL import Image
 from pipeline.data.dataset import SPLITS
 from pipeline.params import Splits
 
+STRIP_PIXELS = 2**20
+
 
 def pixel_hash(image: Image.Image) -> bytes:
     """Return 16 bytes that depend on an image's size and pixels (8-bit RGB), not on how its file was encoded."""
     width, height = image.size
     digest = hashlib.blake2b(f"{width}×{height}".encode(), digest_size=16)
-    digest.update(image.convert("RGB").tobytes())
+    # In strips, for a copy of a large image would take hundreds of megabytes.
+    rows = max(1, STRIP_PIXELS // width)
+    for top in range(0, height, rows):
+        digest.update(image.crop((0, top, width, min(top + rows, height))).convert("RGB").tobytes())
     return digest.digest()
 
 

@@ -3,11 +3,13 @@
 from collections import Counter
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
+from pipeline.data import splits
 from pipeline.data.dataset import SPLITS
 from pipeline.data.decode import decode
 from pipeline.data.splits import pixel_hash, split_of
@@ -43,6 +45,14 @@ def test_one_changed_pixel_changes_the_hash(pixels: np.ndarray, data: st.DataObj
     changed = pixels.copy()
     changed[place] ^= 1
     assert pixel_hash(Image.fromarray(changed)) != pixel_hash(Image.fromarray(pixels))
+
+
+def test_large_images_are_hashed_in_strips_like_small_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (37, 23, 3), dtype=np.uint8))
+    whole = pixel_hash(image)
+    for strip in (1, 50, 23 * 36, 23 * 37):
+        monkeypatch.setattr(splits, "STRIP_PIXELS", strip)
+        assert pixel_hash(image) == whole
 
 
 def test_the_shape_counts() -> None:
