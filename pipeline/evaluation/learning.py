@@ -15,6 +15,7 @@ from pipeline.evaluation.networks import KINDS, NetworkConfig, Standardised, to_
 from pipeline.randomness import derive_seed, generator
 
 BATCH = 128
+LEARNING_RATE, RISE = 4e-3, 0.2  # the highest rate, and the share of training in which it is reached
 TEMPERATURE = 0.2
 SOME_IMAGES = 20_000  # statistics of pixels and features are fitted on no more images than these
 
@@ -50,14 +51,19 @@ def batches(n: int, size: int, seed: int) -> Iterator[Tensor]:
             yield order[start : start + size]
 
 
+def one_cycle(done: float) -> float:
+    """Return the share of the learning rate when `done` of training is: a line up to one fifth, half a cosine down."""
+    return done / RISE if done < RISE else (1 + math.cos(math.pi * (done - RISE) / (1 - RISE))) / 2
+
+
 def optimise(parameters: list[nn.Parameter], loss_of: Callable[[Tensor, torch.Generator], Tensor], task: Task) -> None:
     """Minimise a loss of batches with AdamW on one cycle of the learning rate (Smith, arXiv:1708.07120).
 
     loss_of: maps the batch's row numbers and a generator for its random draws to a scalar.
     """
     steps = max(math.ceil(task.kimg * 1000 / BATCH), 1)
-    optimizer = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.02, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=4e-3, total_steps=steps + 1, pct_start=0.2)
+    optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=0.02, fused=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: one_cycle((step + 0.5) / steps))
     rows = batches(len(task.images), BATCH, task.seed)
     for step in range(steps):
         loss = loss_of(next(rows).to(task.images.device), generator(task.seed, "step", step))
