@@ -5,6 +5,7 @@ Runs are found again by tags that say what they hold (a content hash), never by 
 
 import fcntl
 import json
+import logging
 import os
 import platform
 from collections.abc import Iterator, Mapping
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 EXPERIMENT = "chorus"
 PIPELINE_RUN = "CHORUS_PIPELINE_RUN"  # environment: id of the parent run that the flow opened
 
+CLOCK_SECONDS = 5.0  # how far a process's start may seem to move
 KIND, KEY, PROCESS = "chorus.kind", "chorus.key", "chorus.process"
 PARENT = "mlflow.parentRunId"
 
@@ -35,15 +37,34 @@ def process_identity(process: psutil.Process) -> str:
     return f"{platform.node()}:{process.pid}:{process.create_time():.2f}"
 
 
+def same_process(identity: str, other: str) -> bool:
+    """Whether two identities name one process.
+
+    Linux gives a start as ticks since boot, and the time of the boot moves when the clock is set, so starts are
+    compared with a margin; no process id comes round again within it.
+    """
+    process, _, start = identity.rpartition(":")
+    other_process, _, other_start = other.rpartition(":")
+    return process == other_process and abs(float(start) - float(other_start)) < CLOCK_SECONDS
+
+
 def is_alive(identity: str) -> bool:
     """Whether the process still runs; one on another machine counts as alive, for it cannot be seen from here."""
     host, pid, _ = identity.rsplit(":", 2)
     if host != platform.node():
         return True
     try:
-        return process_identity(psutil.Process(int(pid))) == identity
+        process = psutil.Process(int(pid))
+        return same_process(process_identity(process), identity) and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def is_dvc(command: list[str]) -> bool:
+    """Whether a command line is DVC's: `dvc …`, `python /…/bin/dvc …` or `python -m dvc …`."""
+    if command and Path(command[0]).name.startswith("python"):
+        command = [word for word in command[1:] if word != "-m"]
+    return bool(command) and Path(command[0]).name == "dvc"
 
 
 def driver() -> psutil.Process:
@@ -51,11 +72,10 @@ def driver() -> psutil.Process:
     here = psutil.Process()
     for parent in here.parents():
         try:
-            command = parent.cmdline()
+            if is_dvc(parent.cmdline()):
+                return parent
         except psutil.Error:
             continue
-        if any(Path(word).name == "dvc" for word in command[:3]):
-            return parent
     return here
 
 
@@ -131,6 +151,9 @@ class Tracker:
         # Several processes that open a fresh SQLite store at once break it for good.
         with (lock_folder / "tracking.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            # Bars and the migrations' log would stand between the stages' own lines.
+            os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+            logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
             from mlflow import MlflowClient
 
             self.client = MlflowClient(self.uri, registry_uri=self.uri)
@@ -139,6 +162,8 @@ class Tracker:
                 artifacts = (root / "mlartifacts").as_uri() if local else None
                 self.experiment: str = self.client.create_experiment(EXPERIMENT, artifact_location=artifacts)
             else:
+                if experiment.lifecycle_stage == "deleted":
+                    self.client.restore_experiment(experiment.experiment_id)
                 self.experiment = experiment.experiment_id
 
     def find(self, *, order: str = "attributes.start_time DESC", **tags: str) -> "list[MlflowRun]":
@@ -158,16 +183,22 @@ class Tracker:
         """Return the parent run: the flow's, or that of the `dvc repro` above this process, opened when first asked."""
         if given := os.environ.get(PIPELINE_RUN):
             return Run(self.client, given)
-        identity = process_identity(driver())
-        for run in self.find(chorus_kind="pipeline", chorus_process=identity):
-            if run.info.status == "RUNNING":
-                return Run(self.client, run.info.run_id)
-        return self.start_pipeline()
+        return self._of_driver() or self.start_pipeline()
 
     def finish_pipeline(self) -> None:
-        """End the parent run unless a flow opened it, which ends it itself."""
-        if not os.environ.get(PIPELINE_RUN):
-            self.client.set_terminated(self.pipeline().id, "FINISHED")
+        """End the parent run, where there is one, unless a flow opened it, which ends it itself."""
+        if not os.environ.get(PIPELINE_RUN) and (run := self._of_driver()):
+            self.client.set_terminated(run.id, "FINISHED")
+
+    def _of_driver(self) -> Run | None:
+        """Return the open parent run of the process that drives this one."""
+        identity = process_identity(driver())
+        open_parents = f"attributes.status = 'RUNNING' and tags.`{KIND}` = 'pipeline'"
+        for run in self.client.search_runs([self.experiment], open_parents):
+            opened_by = run.data.tags.get(PROCESS)
+            if opened_by and same_process(opened_by, identity):
+                return Run(self.client, run.info.run_id)
+        return None
 
     @contextmanager
     def child(self, kind: str, name: str, key: str, **tags: str) -> Iterator[Run]:
@@ -178,14 +209,16 @@ class Tracker:
         parent = self.pipeline()
         identity = process_identity(psutil.Process())
         run = Run(self.client, self._create(name, {KIND: kind, KEY: key, PROCESS: identity, PARENT: parent.id, **tags}))
+        status = "FINISHED"
         try:
             yield run
         except BaseException as error:
-            stopped = isinstance(error, KeyboardInterrupt | SystemExit)
-            run.tag(chorus_error=repr(error))
-            self.client.set_terminated(run.id, "KILLED" if stopped else "FAILED")
+            if not (isinstance(error, SystemExit) and not error.code):
+                status = "KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED"
+                run.tag(chorus_error=repr(error))
             raise
-        self.client.set_terminated(run.id, "FINISHED")
+        finally:
+            self.client.set_terminated(run.id, status)
 
     def reap(self) -> None:
         """End runs left RUNNING by processes that are gone: KILLED, as nothing says that they were complete."""

@@ -1,0 +1,206 @@
+"""MLflow runs on a real SQLite store: made safely by many processes at once, closed whatever happens."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pipeline import tracking
+from pipeline.tracking import PIPELINE_RUN, Tracker
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _own_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(PIPELINE_RUN, raising=False)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a store, shared by the tests that look at runs of their own alone."""
+    folder = tmp_path_factory.mktemp("store")
+    Tracker(folder)
+    return folder
+
+
+def start(script: str, root: Path) -> "subprocess.Popen[str]":
+    """Start a Python process on this code in `root`."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-c", script],
+        cwd=root,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_many_processes_may_open_a_fresh_store_at_once(tmp_path: Path) -> None:
+    # Forked after the imports, which would take most of the time, and before anything opens the store.
+    script = """
+import multiprocessing
+from pathlib import Path
+import mlflow.tracking, mlflow.store.tracking.sqlalchemy_store, torch
+from pipeline.tracking import Tracker
+fork = multiprocessing.get_context("fork")
+barrier = fork.Barrier(12)
+def work():
+    barrier.wait()
+    tracker = Tracker(Path.cwd())
+    with tracker.child("member", "a", key="k") as run:
+        run.params({"lr": 0.1, "nested": {"b": 2}})
+        run.history([{"nimg": 10, "loss": 1.0}, {"nimg": 20, "loss": 0.5}])
+    tracker.finish_pipeline()
+processes = [fork.Process(target=work) for _ in range(12)]
+for process in processes:
+    process.start()
+for process in processes:
+    process.join()
+assert [process.exitcode for process in processes] == [0] * 12
+"""
+    process = start(script, tmp_path)
+    errors = process.communicate(timeout=200)[1]
+    assert process.returncode == 0, errors
+    tracker = Tracker(tmp_path)
+    children = tracker.find(chorus_kind="member")
+    parents = tracker.find(chorus_kind="pipeline")
+    assert len(children) == len(parents) == 12
+    assert {run.info.status for run in children + parents} == {"FINISHED"}
+    assert children[0].data.params == {"lr": "0.1", "nested.b": "2"}
+    history = tracker.client.get_metric_history(children[0].info.run_id, "loss")
+    assert [(row.step, row.value) for row in history] == [(10, 1.0), (20, 0.5)]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (None, "FINISHED"),
+        (ValueError("no"), "FAILED"),
+        (KeyboardInterrupt(), "KILLED"),
+        (SystemExit(143), "KILLED"),
+        (SystemExit(0), "FINISHED"),
+    ],
+)
+def test_children_end_as_their_work_ended(root: Path, error: BaseException | None, status: str) -> None:
+    tracker = Tracker(root)
+    with contextlib.suppress(BaseException), tracker.child("member", "a", key=f"ends {status}") as opened:
+        if error is not None:
+            raise error
+    [run] = [run for run in tracker.find(chorus_key=f"ends {status}") if run.info.run_id == opened.id]
+    assert run.info.status == status
+    failed = status != "FINISHED"
+    assert run.data.tags.get("chorus.error") == (repr(error) if failed else None)
+    assert run.info.end_time
+
+
+def test_runs_of_killed_processes_are_reaped_and_living_ones_left(root: Path) -> None:
+    script = """
+import time
+from pathlib import Path
+from pipeline.tracking import Tracker
+tracker = Tracker(Path.cwd())
+with tracker.child("member", "dies", key="dies") as run:
+    print(run.id, tracker.pipeline().id, flush=True)
+    time.sleep(600)
+"""
+    process = start(script, root)
+    assert process.stdout is not None
+    child, parent = process.stdout.readline().split()
+    tracker = Tracker(root)
+    tracker.reap()
+
+    def status(run: str) -> str:
+        return str(tracker.client.get_run(run).info.status)
+
+    assert (status(child), status(parent)) == ("RUNNING", "RUNNING")
+    process.send_signal(signal.SIGKILL)
+    # Not waited for yet: a zombie is dead too.
+    while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+    tracker.start_pipeline()
+    assert (status(child), status(parent)) == ("KILLED", "KILLED")
+    process.communicate()
+    tracker.finish_pipeline()
+
+
+def test_identity_tells_processes_apart() -> None:
+    here = tracking.process_identity(psutil.Process())
+    host, pid, created = here.rsplit(":", 2)
+    assert tracking.is_alive(here)
+    assert not tracking.is_alive(f"{host}:{pid}:{float(created) - 3600:.2f}")
+    assert not tracking.is_alive(f"{host}:{2**22 + 1}:{created}")
+    assert tracking.is_alive(f"elsewhere:{pid}:{created}")
+    # The system computes a start from the time of its boot, which moves when the clock is set.
+    assert tracking.is_alive(f"{host}:{pid}:{float(created) + 1:.2f}")
+
+
+def test_stages_of_one_driver_share_a_parent_and_a_flow_names_its_own(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker = Tracker(root)
+    first = tracker.pipeline()
+    assert tracker.pipeline().id == Tracker(root).pipeline().id == first.id
+    tracker.finish_pipeline()
+    assert tracker.client.get_run(first.id).info.status == "FINISHED"
+    second = tracker.pipeline()
+    assert second.id != first.id
+    monkeypatch.setenv(PIPELINE_RUN, first.id)
+    assert tracker.pipeline().id == first.id
+    tracker.finish_pipeline()
+    monkeypatch.delenv(PIPELINE_RUN)
+    assert tracker.client.get_run(second.id).info.status == "RUNNING"
+    tracker.finish_pipeline()
+
+
+def test_finishing_without_a_parent_opens_none(root: Path) -> None:
+    tracker = Tracker(root)
+    before = len(tracker.find(chorus_kind="pipeline"))
+    tracker.finish_pipeline()
+    assert len(tracker.find(chorus_kind="pipeline")) == before
+
+
+def test_driver_is_the_dvc_above(tmp_path: Path) -> None:
+    (tmp_path / "dvc").write_text(
+        "import subprocess, sys\n"
+        "script = 'from pipeline.tracking import driver; print(driver().pid)'\n"
+        "print(__import__('os').getpid(), flush=True)\n"
+        "subprocess.run([sys.executable, '-c', script], check=True)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(tmp_path / "dvc"), "repro"]
+    printed = subprocess.check_output(command, cwd=tmp_path, env=environment, text=True).split()
+    assert printed[0] == printed[1]
+    # A folder of that name among the arguments makes nobody the driver.
+    (tmp_path / "other.py").write_text((tmp_path / "dvc").read_text())
+    command = [sys.executable, str(tmp_path / "other.py"), "/home/someone/dvc"]
+    printed = subprocess.check_output(command, cwd=tmp_path, env=environment, text=True).split()
+    assert printed[0] != printed[1]
+
+
+def test_a_deleted_experiment_is_restored(tmp_path: Path) -> None:
+    tracker = Tracker(tmp_path)
+    tracker.client.delete_experiment(tracker.experiment)
+    again = Tracker(tmp_path)
+    assert again.experiment == tracker.experiment
+    with again.child("member", "a", key="k"):
+        pass
+
+
+def test_nothing_is_written_to_the_working_folder(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    tracker = Tracker(root)
+    with tracker.child("member", "elsewhere", key="e") as run:
+        run.metrics({"a": 1.0}, step=3)
+        run.file(Path(__file__), "code")
+    tracker.finish_pipeline()
+    assert list(tmp_path.iterdir()) == []
+    assert list((root / "mlartifacts").rglob(Path(__file__).name))
