@@ -26,14 +26,14 @@ from tests.data.make_messy_folder import draw, encoded, make_messy_folder
 from tests.published import PUBLISHED, needs_published
 
 
-def project(root: Path, images: Path | None = None, **data: Any) -> Project:
-    """Return a project in `root` whose source is the folder `images`, or the digits."""
+def project(where: Path, images: Path | None = None, **data: Any) -> Project:
+    """Return a project in `where` whose source is the folder `images`, or the digits."""
     source: dict[str, Any] = {"source": "digits", "watch": "sentinel"}
     if images is not None:
         source = {"source": "folder", "root": str(images), "watch": str(images)}
     content = {"data": {**source, "size": 8, **data}, "families": {"any": {"architecture": "mlp", "kimg": 1}}}
-    root.mkdir(parents=True, exist_ok=True)
-    return Project(root, Params.model_validate(content))
+    where.mkdir(parents=True, exist_ok=True)
+    return Project(where, Params.model_validate(content))
 
 
 def run(where: Project) -> dict[str, Any]:
