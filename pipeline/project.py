@@ -53,6 +53,11 @@ class Project:
         return self.root / "registration.json"
 
     @property
+    def weights(self) -> dict[str, Path]:
+        """`reference.weights`: files of published extractors; relative ones are taken from the root."""
+        return {name: self.root / path for name, path in self.params.reference.weights.items()}
+
+    @property
     def checkpoints(self) -> Path:
         """Undeclared, ignored by git and DVC: what an interrupted training resumes from."""
         return self.root / ".checkpoints"

@@ -24,8 +24,7 @@ def run(project: Project, family: str) -> None:
     """Measure each snapshot of each member by the selection extractors; judges take no part here."""
     runtime = set_up(project.params.compute)
     reference = store.read_reference(project.reference)
-    weights = {name: project.root / path for name, path in project.params.reference.weights.items()}
-    extractors = load_extractors(project.reference, reference["selection"], runtime.device, weights)
+    extractors = load_extractors(project.reference, reference["selection"], runtime.device, project.weights)
     rulers = {name: store.read_ruler(project.reference, name) for name in extractors}
     real = {name: store.read_features(project.reference, "val", name) for name in extractors}
     found = candidates_of(project, family)

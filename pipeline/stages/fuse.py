@@ -95,8 +95,8 @@ def try_strategy(
     sampler = load_sampler(fusion.recipe, project.members, runtime.device)
     seed = derive_seed(project.params.seed, "fuse", name)
     images = draw(sampler, project.params.evaluation.samples, seed=seed)
-    extractor = load_extractors(project.reference, [ruler.extractor], runtime.device)[ruler.extractor]
-    sample = ruler.project(extractor.features(images).values)
+    extractors = load_extractors(project.reference, [ruler.extractor], runtime.device, project.weights)
+    sample = ruler.project(extractors[ruler.extractor].features(images).values)
     distance = frechet.distance(*frechet.moments(sample), *frechet.moments(choose))
     return {
         "name": name,

@@ -29,7 +29,7 @@ def run(project: Project) -> None:
     names = [*reference["selection"], *reference["judges"]]
     rulers = {name: store.read_ruler(project.reference, name) for name in names}
     real = {name: store.read_features(project.reference, SPLIT, name) for name in names}
-    extractors = load_extractors(project.reference, names, runtime.device)
+    extractors = load_extractors(project.reference, names, runtime.device, project.weights)
     figures = project.report / "figures"
     some_real = torch.from_numpy(np.array(load_split(project.prepared, SPLIT).images[:SHOWN]))
     write_png(figures / "real.png", grid(some_real))

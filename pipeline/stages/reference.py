@@ -82,8 +82,7 @@ def make_extractor(project: Project, runtime: Runtime, name: str, train: Split, 
     """Train and save one of ours, or load one of torch-fidelity's."""
     folder, params = project.reference / "extractors" / name, project.params
     if name not in OWN:
-        weights = params.reference.weights.get(name)
-        extractor = published_extractor(name, weights and project.root / weights, runtime.device)
+        extractor = published_extractor(name, project.weights.get(name), runtime.device)
         save_published(folder, extractor)
         return extractor
     rows = rows_to_learn_from(len(train), params.reference.kimg, params.seed).numpy()
