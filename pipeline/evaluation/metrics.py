@@ -23,7 +23,9 @@ from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, isc_featuresdict_to_m
 from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric  # noqa: E402
 from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric  # noqa: E402
 
-KID_SUBSET = 1000  # torch-fidelity's default, smaller where a set has fewer images
+# torch-fidelity's defaults, smaller where a set has fewer images
+KID_SUBSET = 1000
+ISC_SPLITS = 10
 NEIGHBOUR_IMAGES = 10_000  # precision and recall compare all pairs, so no more than these of each set
 ROWS_AT_ONCE = 1000
 
@@ -49,7 +51,8 @@ def measure(fake: Features, real: Features, ruler: Ruler, *, neighbours: int = 3
     result[f"kid_{name}"] = kid[KEY_METRIC_KID_MEAN]
     if fake.logits is not None:
         logits = {"logits": _tensor(fake.logits)}
-        score = isc_featuresdict_to_metric(logits, "logits", rng_seed=seed % 2**32, verbose=False)
+        splits = min(ISC_SPLITS, len(fake))
+        score = isc_featuresdict_to_metric(logits, "logits", isc_splits=splits, rng_seed=seed % 2**32, verbose=False)
         result[f"isc_{name}"] = score[KEY_METRIC_ISC_MEAN]
     manifold = prc_features_to_metric(
         _some(fake_values, seed),

@@ -54,20 +54,18 @@ def run(project: Project, family: str) -> None:
 def candidates_of(project: Project, family: str) -> list[str]:
     """Return the ids of a family's snapshots; raises `ChorusError` where the weights are not those of its roster."""
     folder = project.members / family
-    members = read_json(folder / "family.json")["members"]
     replicas = project.params.families[family].replicas
-    missing = [member for member in members if not (folder / member).is_dir()]
-    if len(members) != replicas or missing:
+    members = read_json(folder / "family.json")["members"]
+    snapshots = {
+        member: sorted(path.parent.name for path in (folder / member).glob("*/config.json")) for member in members
+    }
+    complete = sum(map(bool, snapshots.values()))
+    if not len(members) == complete == replicas:
         raise ChorusError(
-            f"models/members/{family} holds {len(members) - len(missing)} members, params.yaml asks for {replicas}: "
+            f"models/members/{family} holds {complete} members, params.yaml asks for {replicas}: "
             f"run `dvc repro train@{family}`"
         )
-    return [
-        f"{family}/{member}/{snapshot.name}"
-        for member in members
-        for snapshot in sorted((folder / member).iterdir())
-        if snapshot.is_dir()
-    ]
+    return [f"{family}/{member}/{snapshot}" for member in members for snapshot in snapshots[member]]
 
 
 def evaluate_candidate(

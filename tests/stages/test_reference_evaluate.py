@@ -117,6 +117,16 @@ def test_a_classifier_without_classes_is_refused(tmp_path: Path) -> None:
         reference.run(target)
 
 
+def test_the_smallest_data_set_passes_with_warnings(tmp_path: Path) -> None:
+    target = project(tmp_path)
+    write_prepared(target.prepared, n_train=5, n_val=4, n_gate=4)
+    reference.run(target)
+    assert (
+        "fd_classifier: 4 images for 64 features; use kid_classifier instead"
+        in store.read_reference(target.reference)["warnings"]
+    )
+
+
 def test_too_few_images_are_refused(tmp_path: Path) -> None:
     target = project(tmp_path)
     write_prepared(target.prepared, n_gate=3)
