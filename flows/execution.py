@@ -118,7 +118,7 @@ class Execution:
             outcome = Outcome(stage, CLEAN)
         else:
             with self.pool.slot(lambda: self.processes.stopped) as slot:
-                outcome = Outcome(stage, STOPPED) if slot is None else self._reproduce(stage, slot, log)
+                outcome = Outcome(stage, SKIPPED) if slot is None else self._reproduce(stage, slot, log)
         self.outcomes[stage] = outcome
         return outcome
 

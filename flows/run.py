@@ -1,5 +1,6 @@
 """The Prefect flow: a task for each stage of `dvc.yaml`, as parallel as the slots allow."""
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ from flows.execution import FAILED, SKIPPED, STOPPED, VERIFY, Execution, Outcome
 from flows.graph import read_graph
 from flows.parent import pipeline_run
 from flows.process import Processes, stopping_on_signals
+from flows.server import leave_within
 from flows.summary import stage_rows
+from pipeline.errors import ChorusError
 from pipeline.project import Project
 
 
@@ -40,7 +43,7 @@ def _final(outcome: Outcome) -> Outcome | State[Any]:
     """A task's outcome, or the state that says how it went wrong and keeps the tasks below from running."""
     if outcome.what == FAILED:
         return Failed(message=(outcome.message.splitlines() or [FAILED])[-1])
-    return Cancelled(message=outcome.what) if outcome.what == STOPPED else outcome
+    return Cancelled(message=outcome.what) if outcome.what in (STOPPED, SKIPPED) else outcome
 
 
 def run_graph(execution: Execution, selected: Sequence[str]) -> tuple[Outcome, ...]:
@@ -53,8 +56,7 @@ def run_graph(execution: Execution, selected: Sequence[str]) -> tuple[Outcome, .
         upstream = [futures[name] for name in execution.graph.before(stage, selected)]
         futures[stage] = run_stage.with_options(name=stage).submit(stage, upstream, execution)
     wait(list(futures.values()))
-    ended = STOPPED if execution.processes.stopped else SKIPPED
-    return tuple(execution.outcomes.get(stage, Outcome(stage, ended)) for stage in selected)
+    return tuple(execution.outcomes.get(stage, Outcome(stage, SKIPPED)) for stage in selected)
 
 
 # Threads wait for upstream stages and cost nothing: what computes at once is bounded by the slots.
@@ -66,7 +68,13 @@ def retrain(root: Path, only: tuple[str, ...] = (), force: bool = False, slots: 
     force: run them although nothing has changed.
     slots: how many stages may compute at once; by default one a GPU, or cores ÷ `compute.threads`.
     """
-    project = Project.load(root)
+    try:
+        return _final_state(_retrain(Project.load(root), only, force, slots))
+    except ChorusError as error:
+        return Failed(message=str(error), data=error)
+
+
+def _retrain(project: Project, only: Sequence[str], force: bool, slots: int | None) -> Result:
     processes = Processes()
     log = get_run_logger()
     with alone(project.root), stopping_on_signals(processes, log.warning):
@@ -80,8 +88,10 @@ def retrain(root: Path, only: tuple[str, ...] = (), force: bool = False, slots: 
             execution = Execution(project.root, graph, pool, processes, environment, force=force)
             result = _carry_out(execution, selected)
             parent.status = result.mlflow_status
+        if result.stopped_by is not None and threading.current_thread() is threading.main_thread():
+            leave_within(15, 128 + result.stopped_by, log.warning)
         create_table_artifact(stage_rows(result.outcomes), key="stages", description=f"MLflow run {parent.id}")
-    return _final_state(result)
+    return result
 
 
 def _final_state(result: Result) -> State[Any]:

@@ -45,3 +45,19 @@ def connect(say: Callable[[str], None]) -> None:
             remedy = f"Prefect does not answer at PREFECT_API_URL={address}: start it there (`prefect server start`), "
             raise ChorusError(f"{remedy}or unset the variable for a temporary server ({problem})")
         raise ChorusError(f"Prefect's temporary server does not start: {problem}")
+
+
+def leave_within(seconds: float, status: int, say: Callable[[str], None]) -> None:
+    """End this process with `status` after a while, if it has not ended by itself.
+
+    For a flow that was told to stop and has closed its books: where the temporary server was stopped along with it, as
+    `timeout` and service managers do, Prefect would go on asking that server for minutes.
+    """
+
+    def leave() -> None:
+        say("Prefect's server no longer answers; the stages are ended, its record of this run stays open")
+        os._exit(status)
+
+    timer = threading.Timer(seconds, leave)
+    timer.daemon = True
+    timer.start()

@@ -73,7 +73,7 @@ def test_what_ignores_the_request_is_killed_after_the_grace() -> None:
 
 def test_asking_again_kills_at_once() -> None:
     processes = Processes(grace=60)
-    threading.Timer(3, processes.stop).start()
+    threading.Timer(2.5, processes.stop).start()
     status, _, _ = run(processes, STUBBORN, "deaf")
     assert status == -signal.SIGKILL
 
@@ -88,15 +88,18 @@ def test_a_finished_command_leaves_nothing_behind() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_ask_to_stop_and_are_given_back(number: signal.Signals) -> None:
-    before = signal.getsignal(number)
     processes = Processes()
+    original = signal.signal(number, signal.default_int_handler)
     said: list[str] = []
-    with stopping_on_signals(processes, said.append):
-        os.kill(os.getpid(), number)
-        time.sleep(0.05)
+    try:
+        with stopping_on_signals(processes, said.append):
+            os.kill(os.getpid(), number)
+            time.sleep(0.05)
+        assert signal.getsignal(number) is signal.default_int_handler
+    finally:
+        signal.signal(number, original)
     assert processes.stopped_by == number
     assert number.name in said[0]
-    assert signal.getsignal(number) is before
 
 
 def test_an_ignored_signal_stays_ignored() -> None:

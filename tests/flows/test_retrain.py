@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 import pytest
 from mlflow import MlflowClient
+from prefect.artifacts import Artifact
 
 from flows.retrain import main
 from tests.flows.conftest import call, dvc, environment_for, order
@@ -110,6 +111,14 @@ def test_run_and_commit(here: Path, prefect_server: str, tracked: str, capfd: py
     said = capfd.readouterr()
     assert "params.yaml" in said.err.splitlines()[-1]
     assert "fd_selfsup" in said.out
+    rows = json.loads(Artifact.get(key="stages").data)
+    assert {row["stage"]: row["what happened"] for row in rows} == {
+        "ingest": "up to date",
+        "train@x": "ran",
+        "train@y": "up to date",
+        "register": "up to date",
+        "verify": "version is there",
+    }
     message = call(here, "git", "log", "-1", "--format=%B")
     assert message.splitlines()[0] == "Retrain x"
     assert "Stages: train@x" in message
@@ -143,7 +152,10 @@ def test_stopping(here: Path, prefect_server: str, tracked: str, number: int, st
     log.mkdir(exist_ok=True)
     (log / "x.sleep").touch()
     command = [sys.executable, "-P", "-m", "flows.retrain"]
+    # A shell that starts the tests in the background makes them, and all they start, ignore SIGINT.
+    original = signal.signal(signal.SIGINT, signal.default_int_handler)
     flow = subprocess.Popen(command, cwd=here, env=environment_for(prefect_server, tracked), stderr=subprocess.PIPE)
+    signal.signal(signal.SIGINT, original)
     deadline = time.monotonic() + 90
     while not (log / "x.pid").exists() or not (log / "x.pid").read_text():
         assert flow.poll() is None

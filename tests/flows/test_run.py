@@ -30,8 +30,9 @@ def test_whole_graph_equals_serial_repro(fresh: Path, done: Path, run: Run) -> N
     assert "Running stage" not in dvc(fresh, "repro")
 
 
-def test_one_slot_means_one_stage_at_a_time(done: Path, run: Run) -> None:
-    run(done, only=("train",), slots=1, force=True)
+def test_forced_stages_alone_and_one_at_a_time_in_one_slot(done: Path, run: Run) -> None:
+    outcomes = run(done, only=("train",), slots=1, force=True)
+    assert what(outcomes) == {"train@x": RAN, "train@y": RAN}
     assert [event for _, event in order(done)] == ["begins", "ends", "begins", "ends"]
 
 
@@ -50,11 +51,6 @@ def test_only_these_and_nothing_else(done: Path, run: Run) -> None:
     (done / "source.txt").write_text("other images")
     assert what(run(done, only=("ingest",))) == {"ingest": RAN}
     assert {name for name, _ in order(done)} == {"ingest"}
-
-
-def test_force_with_only_runs_just_those(done: Path, run: Run) -> None:
-    assert what(run(done, only=("train@y",), force=True)) == {"train@y": RAN}
-    assert {name for name, _ in order(done)} == {"y"}
 
 
 def test_changed_family_alone_and_lost_output_from_cache(done: Path, run: Run) -> None:
