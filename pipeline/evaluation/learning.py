@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,6 +20,10 @@ TEMPERATURE = 0.2
 SOME_IMAGES = 20_000  # statistics of pixels and features are fitted on no more images than these
 
 
+def unseen(_seen: int, _loss: float) -> None:
+    """Show no progress."""
+
+
 @dataclass(frozen=True)
 class Task:
     """What a network learns from.
@@ -32,7 +36,7 @@ class Task:
     labels: Tensor | None
     kimg: float
     seed: int
-    progress: Callable[[int, float], None] = field(default=lambda _seen, _loss: None)
+    progress: Callable[[int, float], None] = unseen
 
 
 def seeded(config: NetworkConfig, task: Task) -> nn.Module:

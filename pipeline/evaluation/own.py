@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import ChorusError
-from pipeline.evaluation.learning import Task, learn_classes, learn_code, learn_pixels, learn_views, standardise
+from pipeline.evaluation.learning import Task, learn_classes, learn_code, learn_pixels, learn_views, standardise, unseen
 from pipeline.evaluation.networks import NetworkConfig
 from pipeline.randomness import derive_seed, generator
 
@@ -46,7 +46,7 @@ def learn(
     *,
     kimg: float,
     seed: int,
-    progress: Callable[[int, float], None] | None = None,
+    progress: Callable[[int, float], None] = unseen,
 ) -> tuple[NetworkConfig, nn.Module]:
     """Train one of our extractors.
 
@@ -63,7 +63,5 @@ def learn(
     _, channels, size, _ = images.shape
     features = min(own.features, channels * size**2)
     config = NetworkConfig(own.kind, channels, size, features, classes if own.labelled else 0)
-    task = Task(images, labels, kimg, derive_seed(seed, "reference", name))
-    if progress is not None:
-        task = Task(images, labels, kimg, task.seed, progress)
+    task = Task(images, labels, kimg, derive_seed(seed, "reference", name), progress)
     return config, standardise(own.learn(config, task), config, task)
