@@ -151,9 +151,10 @@ class Tracker:
         # Several processes that open a fresh SQLite store at once break it for good.
         with (lock_folder / "tracking.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            # Bars and the migrations' log would stand between the stages' own lines.
+            # Bars and news of migrations and packing would stand between the stages' own lines.
             os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-            logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+            for name in ("mlflow.store.db.utils", "mlflow.pyfunc"):
+                logging.getLogger(name).setLevel(logging.WARNING)
             from mlflow import MlflowClient
 
             self.client = MlflowClient(self.uri, registry_uri=self.uri)
