@@ -1,6 +1,5 @@
 """Networks on disk: `config.json` beside safetensors, nothing pickled."""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +9,9 @@ from torch import nn
 
 from pipeline.errors import ChorusError
 from pipeline.files import read_json, replacing, write_json
-from pipeline.fusion.samplers import Sampler, build_sampler
 from pipeline.models._base import ModelConfig, architecture
 
 SCHEMA = 1
-CANDIDATE_ID = re.compile(r"[a-z0-9][a-z0-9_-]*(/[a-z0-9][a-z0-9_-]*){2}")
 
 
 def save_state(path: Path, module: nn.Module) -> None:
@@ -65,19 +62,3 @@ def load_discriminator(folder: Path, device: torch.device | str = "cpu") -> nn.M
         raise ChorusError(f"{folder}: a '{config.architecture}' has no discriminator")
     network = load_state(folder / "discriminator.safetensors", build(config))
     return network.to(device).eval().requires_grad_(False)
-
-
-def load_sampler(recipe: dict[str, Any], root: Path, device: torch.device | str = "cpu") -> Sampler:
-    """Build a recipe's sampler from snapshots below `root`; raises `ChorusError` for an id that leaves `root`."""
-
-    def folder(name: str) -> Path:
-        if not CANDIDATE_ID.fullmatch(name):
-            raise ChorusError(f"{name!r} is not the id of a candidate (FAMILY/MEMBER/SNAPSHOT)")
-        return root / name
-
-    return build_sampler(
-        recipe,
-        lambda name: load_generator(folder(name), device)[0],
-        lambda name: load_discriminator(folder(name), device),
-        device,
-    )

@@ -17,8 +17,8 @@ from pipeline.errors import ChorusError
 from pipeline.files import read_json
 from pipeline.fusion.samplers import draw
 from pipeline.packaged import code, folder
+from pipeline.recipes import load_sampler
 from pipeline.tracking import Tracker
-from pipeline.weights import load_sampler
 from tests.factories_fused import write_fused
 
 # -S leaves out the .pth file by which an editable install makes `pipeline` importable; only libraries are put back.

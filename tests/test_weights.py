@@ -6,7 +6,8 @@ import torch
 from pipeline.errors import ChorusError
 from pipeline.fusion.samplers import draw
 from pipeline.models._base import ModelConfig, architecture
-from pipeline.weights import load_discriminator, load_generator, load_sampler, read_config, save_snapshot
+from pipeline.recipes import load_sampler
+from pipeline.weights import load_discriminator, load_generator, read_config, save_snapshot
 
 CONFIG = ModelConfig("mlp", channels=1, size=8, latent=5, width=4)
 

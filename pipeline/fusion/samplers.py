@@ -99,7 +99,8 @@ class MixtureSampler(Sampler):
             torch.multinomial(self.weights, BLOCK, replacement=True, generator=generator(seed, "part", block))[:wanted]
             for block, wanted in blocks(n)
         ]
-        counts = torch.bincount(torch.cat(choices), minlength=len(self.parts)).tolist() if choices else []
+        none = torch.zeros(0, dtype=torch.int64)
+        counts = torch.bincount(torch.cat([none, *choices]), minlength=len(self.parts)).tolist()
         streams = [
             _Reader(part.batches(count, derive_seed(seed, "part", i)))
             for i, (part, count) in enumerate(zip(self.parts, counts, strict=True))

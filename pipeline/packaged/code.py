@@ -14,7 +14,7 @@ from pipeline.files import write_text
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = "pipeline"
-ENTRY = f"{PACKAGE}.weights"
+ENTRY = f"{PACKAGE}.recipes"
 OWN_IMPORT = re.compile(rf"^(\s*(?:from|import)\s+){PACKAGE}(?=[.\s])", re.MULTILINE)
 
 

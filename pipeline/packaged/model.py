@@ -44,9 +44,9 @@ class FusedModel(PythonModel):
             )
         code = context.model_config["code"]
         self.errors = importlib.import_module(f"{code}.errors")
-        weights = importlib.import_module(f"{code}.weights")
+        recipes = importlib.import_module(f"{code}.recipes")
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.sampler = weights.load_sampler(model["recipe"], folder / "members", device)
+        self.sampler = recipes.load_sampler(model["recipe"], folder / "members", device)
 
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None

@@ -16,7 +16,8 @@ from pipeline.fusion.samplers import draw, networks_of
 from pipeline.fusion.strategies._base import Candidate, NotApplicableError, Problem, strategy
 from pipeline.project import Project
 from pipeline.randomness import derive_seed
-from pipeline.weights import SCHEMA, load_sampler
+from pipeline.recipes import load_sampler
+from pipeline.weights import SCHEMA
 
 
 def run(project: Project) -> None:

@@ -15,7 +15,8 @@ from pipeline.files import read_json, write_json
 from pipeline.fusion.samplers import draw
 from pipeline.project import Project
 from pipeline.randomness import derive_seed
-from pipeline.weights import SCHEMA, load_sampler
+from pipeline.recipes import load_sampler
+from pipeline.weights import SCHEMA
 
 SPLIT = "gate"
 SHOWN = 64

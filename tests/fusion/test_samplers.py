@@ -135,3 +135,8 @@ def test_a_recipe_builds_and_tells_what_it_needs():
 def test_an_unknown_kind_is_named():
     with pytest.raises(ChorusError, match="'warp'"):
         build_sampler({"kind": "warp"}, Linear, Linear)
+
+
+@pytest.mark.parametrize("kind", samplers())
+def test_no_images_are_no_batches(kind):
+    assert list(samplers()[kind].sample(0, seed=0)) == []

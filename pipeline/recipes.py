@@ -1,0 +1,29 @@
+"""From a recipe and a folder of snapshots to a sampler."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.errors import ChorusError
+from pipeline.fusion.samplers import Sampler, build_sampler
+from pipeline.weights import load_discriminator, load_generator
+
+CANDIDATE_ID = re.compile(r"[a-z0-9][a-z0-9_-]*(/[a-z0-9][a-z0-9_-]*){2}")
+
+
+def load_sampler(recipe: dict[str, Any], root: Path, device: torch.device | str = "cpu") -> Sampler:
+    """Build a recipe's sampler from snapshots below `root`; raises `ChorusError` for an id that leaves `root`."""
+
+    def folder(name: str) -> Path:
+        if not CANDIDATE_ID.fullmatch(name):
+            raise ChorusError(f"{name!r} is not the id of a candidate (FAMILY/MEMBER/SNAPSHOT)")
+        return root / name
+
+    return build_sampler(
+        recipe,
+        lambda name: load_generator(folder(name), device)[0],
+        lambda name: load_discriminator(folder(name), device),
+        device,
+    )

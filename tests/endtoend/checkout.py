@@ -1,0 +1,65 @@
+"""A checkout of this project in another folder, with a git repository and parameters of its own."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+SMALL: dict[str, Any] = {
+    "families": {
+        "mlp": {"architecture": "mlp", "replicas": 2, "kimg": 4, "snapshots": 2, "lr": 0.0005, "width": 16},
+        "vae": {"architecture": "vae", "kimg": 4, "lr": 0.001, "latent": 8, "width": 8},
+    },
+    "evaluation": {"samples": 256, "dims": "auto", "neighbours": 3},
+    "judge": {"samples": 256},
+    "reference": {"selection": "auto", "judges": "auto", "weights": {}, "kimg": 10},
+}
+
+
+class Checkout:
+    """Runs commands in a copy of the project's files."""
+
+    def __init__(self, folder: Path, **params: Any) -> None:
+        self.folder = folder
+        listed = subprocess.check_output(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, text=True)
+        for name in filter(None, listed.split("\0")):
+            if (ROOT / name).is_file():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(ROOT / name, folder / name)
+        self.write_params(**{**SMALL, **params})
+        self.run("git", "init", "-q")
+        self.run("git", "add", "-A")
+        self.run("git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "start")
+
+    @property
+    def params(self) -> dict[str, Any]:
+        return dict(yaml.safe_load((self.folder / "params.yaml").read_text()))
+
+    def write_params(self, **sections: Any) -> None:
+        """Replace whole sections of params.yaml."""
+        (self.folder / "params.yaml").write_text(yaml.safe_dump({**self.params, **sections}, sort_keys=False))
+
+    def run(self, *command: str, status: int = 0) -> str:
+        """Run a command in the folder with this Python first on the path; return what it printed."""
+        environment = {
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(self.folder),
+            "OMP_NUM_THREADS": "1",
+        }
+        for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "CHORUS_PIPELINE_RUN"):
+            environment.pop(name, None)
+        done = subprocess.run(
+            command, cwd=self.folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        assert done.returncode == status, f"{command} ended with {done.returncode}:\n{done.stdout}"
+        return done.stdout
+
+    def lock(self) -> dict[str, Any]:
+        """Return dvc.lock's entries by stage."""
+        return dict(yaml.safe_load((self.folder / "dvc.lock").read_text())["stages"])

@@ -1,0 +1,46 @@
+"""dvc.yaml against the code: a stage whose code changes has to run again."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.packaged.code import imported, module_file
+
+ROOT = Path(__file__).parents[1]
+STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+# Reading parameters and paths, writing files whole, logging: what they do does not reach the content of an output.
+PLUMBING = {f"pipeline.{name}" for name in ("errors", "files", "project", "params", "tracking", "_torchvision")}
+# Used for pictures in MLflow alone, which are no outputs.
+FOR_TRACKING = {"train": {"pipeline.evaluation.pictures", "pipeline.fusion.samplers"}}
+
+
+def definition(stage):
+    return STAGES[stage].get("do", STAGES[stage])
+
+
+def reached_from(module, leave_out):
+    """Files of all modules that a module imports, directly or through others, without those in `leave_out`."""
+    found, todo = {}, [module]
+    while todo:
+        name = todo.pop()
+        file = module_file(name)
+        if file is None or file.name == "__init__.py" or name in found or name in leave_out:
+            continue
+        found[name] = file.relative_to(ROOT)
+        todo += imported(file.read_text())
+    return set(found.values())
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_module_that_a_stage_uses_is_a_dependency(stage):
+    declared = {Path(dep) for dep in definition(stage)["deps"]}
+    used = reached_from(f"pipeline.stages.{stage}", PLUMBING | FOR_TRACKING.get(stage, set()))
+    assert Path(f"pipeline/stages/{stage}.py") in used
+    assert not {file for file in used if not declared & {file, *file.parents}}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_declared_file_exists(stage):
+    for dep in definition(stage)["deps"]:
+        assert "${" in dep or not dep.startswith("pipeline/") or (ROOT / dep).exists()
