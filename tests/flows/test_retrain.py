@@ -9,13 +9,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from mlflow import MlflowClient
 from prefect.artifacts import Artifact
 
 from flows.retrain import main
-from tests.flows.conftest import call, dvc, environment_for, order
+from tests.flows.conftest import call, dvc, environment_for, gone, order
 
 
 def edit(path: Path, old: str, new: str) -> None:
@@ -166,7 +165,7 @@ def test_stopping(here: Path, prefect_server: str, tracked: str, number: int, st
     _, said = flow.communicate(timeout=60)
     assert flow.returncode == status
     assert f"{signal.Signals(number).name}: ending the stages".encode() in said
-    assert not psutil.pid_exists(stage)
+    assert gone(stage)
     assert (log / "x.checkpoint").exists()
     assert "lr: 0.4" not in (here / "dvc.lock").read_text()
     run = pipeline_runs(tracked)[0]
