@@ -23,8 +23,8 @@ class Own:
     labelled: bool = False
 
 
-# Of the two label-free ones the contrastive is the default: the classes are as readable from both, a missing class shows
-# as clearly, and noise, blur and checkerboards show far more (benchmarks/extractors.py).
+# Of the two label-free ones the contrastive is the default: the classes are as readable from both, a missing class
+# shows as clearly, and noise, blur and checkerboards show far more (benchmarks/extractors.py).
 OWN = {
     "classifier": Own("plain", 64, learn_classes, labelled=True),
     "classifier-b": Own("residual", 64, learn_classes, labelled=True),
