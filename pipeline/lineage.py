@@ -3,8 +3,10 @@
 import hashlib
 import json
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -18,12 +20,13 @@ class Lineage:
 
     commit: full hash, `unknown` outside git. changed: tracked files that differ from it, but for `dvc.lock`, which
     every run rewrites. lock: SHA-256 over the lock entries of all stages but the one that asks, `unknown` where there
-    are none.
+    are none. outputs: DVC's hash of each path that those stages wrote.
     """
 
     commit: str
     changed: tuple[str, ...]
     lock: str
+    outputs: Mapping[str, str]
 
     @property
     def dirty(self) -> bool:
@@ -34,17 +37,20 @@ def read_lineage(root: Path, stage: str) -> Lineage:
     """Return the lineage of what `stage` makes in the checkout `root`."""
     commit = _git(root, "rev-parse", "--verify", "--quiet", "HEAD").strip() or UNKNOWN
     changed = _git(root, "diff", "HEAD", "--name-only", "-z", "--relative", "--", ".", f":(exclude){LOCK}").split("\0")
-    return Lineage(commit, tuple(filter(None, changed)), lock_hash(root, stage))
+    entries = lock_entries(root, stage)
+    # Sorted, for the order in the file follows the stages' completion.
+    lock = hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest() if entries else UNKNOWN
+    outputs = {out["path"]: out["md5"] for entry in entries.values() for out in entry.get("outs", [])}
+    return Lineage(commit, tuple(filter(None, changed)), lock, outputs)
 
 
-def lock_hash(root: Path, stage: str) -> str:
-    """Return the hash of the entries in `dvc.lock` but `stage`'s own, whatever their order."""
+def lock_entries(root: Path, stage: str) -> dict[str, Any]:
+    """Return the entries of `dvc.lock` but `stage`'s own, none where there is no such file."""
     try:
         stages = yaml.safe_load((root / LOCK).read_text(encoding="utf-8"))["stages"]
     except FileNotFoundError:
-        return UNKNOWN
-    others = {name: entry for name, entry in stages.items() if name != stage}
-    return hashlib.sha256(json.dumps(others, sort_keys=True).encode()).hexdigest()
+        return {}
+    return {name: entry for name, entry in stages.items() if name != stage}
 
 
 def _git(root: Path, *arguments: str) -> str:

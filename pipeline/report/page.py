@@ -22,7 +22,7 @@ class Facts:
     model, version: name and number of the registered version. metrics: `report/metrics.json`. strategies:
     `models/fused/strategies.json`. recipe: the fused sampler's. manifest: `data/prepared/manifest.json`. quarantine:
     the first quarantined files as (name, reason). histories: rows of `history.json` by member. pictures: PNG bytes by
-    caption, in their order. lineage: what the result was made from, by name.
+    caption, in their order. lineage: what the result was made from, by name. details: longer lists of that, by title.
     """
 
     model: str
@@ -35,6 +35,7 @@ class Facts:
     histories: Mapping[str, Sequence[Mapping[str, float]]]
     pictures: Mapping[str, bytes]
     lineage: Mapping[str, str]
+    details: Mapping[str, Mapping[str, str]]
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ def run(project: Project) -> None:
     version = ensure_version(project, tracker, inputs)
     mark_reused(project, tracker, parent)
     report = project.report / "report.html"
-    write_text(report, render(gather(inputs, version, parent)))
+    write_text(report, render(gather(inputs, version, parent, trained_by(project, tracker))))
     log_to_parent(project, parent, inputs, version)
     write_json(
         project.registration,
@@ -127,21 +127,31 @@ def mark_reused(project: Project, tracker: Tracker, parent: Run) -> None:
         for run in tracker.find(chorus_kind="member", mlflow_parentRunId=parent.id)
         if run.info.status == "FINISHED"
     }
-    for family in project.params.families:
-        evaluation = read_json(project.evaluation / family / "evaluation.json")
-        for folder in sorted(path.parent for path in (project.members / family).glob("*/history.json")):
-            name = f"{family}/{folder.name}"
-            if name in present:
-                continue
-            identity = tree_hash(folder)
-            originals = tracker.find(chorus_member=identity)
-            tags = {"chorus.reused": "true"}
-            if originals:
-                tags["chorus.original"] = originals[0].info.run_id
-            with tracker.child("member", name, key=identity, **tags) as child:
-                last = max((row for row in evaluation["candidates"] if row["id"].startswith(f"{name}/")), key=_nimg)
-                child.metrics(last["metrics"], step=_nimg(last))
-                child.file(project.evaluation / last["id"] / "grid.png", "samples")
+    originals = trained_by(project, tracker)
+    for name, folder in members_of(project).items():
+        if name in present:
+            continue
+        evaluation = read_json(project.evaluation / folder.parent.name / "evaluation.json")
+        tags = {"chorus.reused": "true"} | ({"chorus.original": originals[name]} if name in originals else {})
+        with tracker.child("member", name, key=tree_hash(folder), **tags) as child:
+            last = max((row for row in evaluation["candidates"] if row["id"].startswith(f"{name}/")), key=_nimg)
+            child.metrics(last["metrics"], step=_nimg(last))
+            child.file(project.evaluation / last["id"] / "grid.png", "samples")
+
+
+def members_of(project: Project) -> dict[str, Path]:
+    """Return the folder of each member of the families in params.yaml, by FAMILY/MEMBER."""
+    return {
+        f"{family}/{path.parent.name}": path.parent
+        for family in project.params.families
+        for path in sorted((project.members / family).glob("*/history.json"))
+    }
+
+
+def trained_by(project: Project, tracker: Tracker) -> dict[str, str]:
+    """Return the id of the run that trained each member; one that was trained elsewhere is left out."""
+    found = {name: tracker.find(chorus_member=tree_hash(folder)) for name, folder in members_of(project).items()}
+    return {name: runs[0].info.run_id for name, runs in found.items() if runs}
 
 
 def _nimg(candidate: dict[str, Any]) -> int:
@@ -161,8 +171,8 @@ def log_to_parent(project: Project, parent: Run, inputs: Inputs, version: Versio
     parent.tag(chorus_winner=metrics["winner"], chorus_version=version.number, chorus_content=version.content)
 
 
-def gather(inputs: Inputs, version: Version, parent: Run) -> Facts:
-    """Collect what the report tells."""
+def gather(inputs: Inputs, version: Version, parent: Run, runs: dict[str, str]) -> Facts:
+    """Collect what the report tells; `runs` are the members'."""
     project, lineage = inputs.project, inputs.lineage
     lines = (project.prepared / "quarantine.jsonl").read_text(encoding="utf-8").splitlines()[:LISTED]
     quarantined = [json.loads(line) for line in lines]
@@ -174,11 +184,7 @@ def gather(inputs: Inputs, version: Version, parent: Run) -> Facts:
         recipe=inputs.recipe,
         manifest=inputs.manifest,
         quarantine=[(row["id"], row["reason"]) for row in quarantined],
-        histories={
-            f"{family}/{path.parent.name}": read_json(path)
-            for family in project.params.families
-            for path in sorted((project.members / family).glob("*/history.json"))
-        },
+        histories={name: read_json(folder / "history.json") for name, folder in members_of(project).items()},
         pictures=pictures(project.report / "figures", inputs.metrics),
         lineage={
             "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -192,6 +198,7 @@ def gather(inputs: Inputs, version: Version, parent: Run) -> Facts:
             "chorus": installed("chorus"),
             "torch": installed("torch"),
         },
+        details={"Lock entries": lineage.outputs, "Runs of the members": runs},
     )
 
 

@@ -125,6 +125,7 @@ def facts() -> Facts:
             "chorus": "0.1.0",
             "torch": "2.13.0",
         },
+        details={"Lock entries": {"models/members/dcgan": "0b" * 16}, "Runs of the members": {"dcgan/r0": "6" * 32}},
     )
 
 

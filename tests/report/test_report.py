@@ -77,12 +77,13 @@ def test_text_from_outside_is_escaped() -> None:
             manifest={**made.manifest, "source": evil},
             quarantine=[(evil, evil)],
             lineage={evil: evil},
+            details={evil: {evil: evil}},
             pictures={f'"{evil}': b""},
             histories={evil: made.histories["mlp/r0"]},
         )
     )
     assert evil not in page
-    assert page.count("&lt;script&gt;") >= 8
+    assert page.count("&lt;script&gt;") >= 11
 
 
 def test_page_without_judges_floors_curves_or_classes() -> None:
