@@ -153,6 +153,8 @@ class Tracker:
             fcntl.flock(lock, fcntl.LOCK_EX)
             # Bars and news of migrations and packing would stand between the stages' own lines.
             os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+            # What is trained here is nobody else's business; set the variable to decide otherwise.
+            os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
             for name in ("mlflow.store.db.utils", "mlflow.pyfunc"):
                 logging.getLogger(name).setLevel(logging.WARNING)
             from mlflow import MlflowClient

@@ -32,6 +32,7 @@ SCHEMA = 1
 REPORT_SECONDS = 5.0
 CHECKPOINT_SECONDS = "CHORUS_CHECKPOINT_SECONDS"  # environment: seconds between checkpoints
 SHEET = 64  # images of a sample sheet
+SHEET_ROWS = 10  # rows of the history between sample sheets
 
 
 def run(project: Project, family: str) -> None:
@@ -140,6 +141,10 @@ class Job:
                 self.rows.append(state.row)
             if state.snapshot:
                 self.save_snapshot(state)
+            elif state.row and len(state.history) % SHEET_ROWS == 0:
+                # Only the average's own statistics change, which the training never reads.
+                loop.settle(state, self.recipe, self.config, self.runtime, self.streams)
+                self.track_sheet(state)
             now = time.monotonic()
             if now - reported >= REPORT_SECONDS:
                 self.report(state, (state.nimg - counted) / (now - reported))
@@ -174,17 +179,20 @@ class Job:
         return state
 
     def save_snapshot(self, state: State) -> None:
-        """Write the averaged generator and, for a GAN, the discriminator; track a sheet of samples."""
+        """Write the averaged generator and, for a GAN, the discriminator."""
         networks = {"generator": state.average}
         if "discriminator" in state.networks:
             networks["discriminator"] = state.networks["discriminator"]
-        name = f"{state.nimg:09d}"
         facts: dict[str, Any] = {"family": self.family, "member": self.member, "nimg": state.nimg}
         facts |= {"kind": loop.kind(self.config), "loss": loop.loss_name(self.recipe)}
-        save_snapshot(self.output / name, self.config, networks, **facts)
+        save_snapshot(self.output / f"{state.nimg:09d}", self.config, networks, **facts)
+        self.track_sheet(state)
+
+    def track_sheet(self, state: State) -> None:
+        """Track images of the averaged generator, of the same latents each time."""
         sampler = CandidateSampler(state.average, self.runtime.device)
         z = self.streams.normal(SHEET, sampler.latent, purpose="sheet")
-        self.tracked.image(grid(to_uint8(sampler.images(z))), f"samples/{name}.png")
+        self.tracked.image(grid(to_uint8(sampler.images(z))), f"samples/{state.nimg:09d}.png")
 
     def report(self, state: State, rate: float) -> None:
         """Print one line of progress and track what is new."""
