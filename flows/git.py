@@ -1,4 +1,4 @@
-"""What git knows of a checkout, and the commit of `dvc.lock`."""
+"""The commit of `dvc.lock`."""
 
 import subprocess
 from pathlib import Path
@@ -18,19 +18,6 @@ def git(root: Path, *arguments: str) -> str:
     if done.returncode:
         raise ChorusError(f"git {arguments[0]}: {done.stderr.strip() or done.stdout.strip()}")
     return done.stdout
-
-
-def head(root: Path) -> str | None:
-    """Return the commit that is checked out, `None` before the first one."""
-    try:
-        return git(root, "rev-parse", "--verify", "--quiet", "HEAD").strip()
-    except ChorusError:
-        return None
-
-
-def is_dirty(root: Path) -> bool:
-    """Whether a tracked file differs from the commit that is checked out."""
-    return bool(git(root, "status", "--porcelain", "--untracked-files=no").strip())
 
 
 def commit_lock(root: Path, metrics: dict[str, Any], registration: dict[str, Any]) -> str:

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from flows.git import head, is_dirty
 from pipeline.tracking import Run, Tracker
 
 
@@ -17,15 +16,10 @@ class Parent:
 
 @contextmanager
 def pipeline_run(root: Path, name: str, flow_run: str, url: str | None = None) -> Iterator[Parent]:
-    """Open the parent run, with the code's commit and the Prefect run in its tags, and end it with `Parent.status`."""
-    tags = {
-        "mlflow.source.git.commit": head(root) or "",
-        "git.dirty": str(is_dirty(root)).lower(),
-        "prefect.flow_run": flow_run,
-        "prefect.url": url or "",
-    }
+    """Open the parent run, with the Prefect run in its tags, and end it with `Parent.status`."""
+    tags = {"prefect.flow_run": flow_run} | ({"prefect.url": url} if url else {})
     tracker = Tracker(root)
-    parent = Parent(tracker.start_pipeline(name, **{key: value for key, value in tags.items() if value}))
+    parent = Parent(tracker.start_pipeline(name, **tags))
     try:
         yield parent
     finally:

@@ -1,9 +1,9 @@
 """The device, precision and threads that a stage computes with."""
 
-import os
 from dataclasses import dataclass
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from pipeline.errors import ChorusError
 from pipeline.params import Compute
@@ -38,7 +38,7 @@ def set_up(compute: Compute) -> Runtime:
     same files whoever starts it.
     """
     torch.set_num_threads(compute.threads)
-    os.environ["OMP_NUM_THREADS"] = str(compute.threads)
+    threadpool_limits(compute.threads)  # numpy's linear algebra has threads of its own
     name = compute.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"

@@ -33,8 +33,8 @@ class Lineage:
         return bool(self.changed)
 
 
-def read_lineage(root: Path, stage: str) -> Lineage:
-    """Return the lineage of what `stage` makes in the checkout `root`."""
+def read_lineage(root: Path, stage: str | None = None) -> Lineage:
+    """Return the lineage of what `stage` makes in the checkout `root` (without a stage: of all that is there)."""
     commit = _git(root, "rev-parse", "--verify", "--quiet", "HEAD").strip() or UNKNOWN
     changed = _git(root, "diff", "HEAD", "--name-only", "-z", "--relative", "--", ".", f":(exclude){LOCK}").split("\0")
     entries = lock_entries(root, stage)
@@ -44,7 +44,7 @@ def read_lineage(root: Path, stage: str) -> Lineage:
     return Lineage(commit, tuple(filter(None, changed)), lock, outputs)
 
 
-def lock_entries(root: Path, stage: str) -> dict[str, Any]:
+def lock_entries(root: Path, stage: str | None) -> dict[str, Any]:
     """Return the entries of `dvc.lock` but `stage`'s own, none where there is no such file."""
     try:
         stages = yaml.safe_load((root / LOCK).read_text(encoding="utf-8"))["stages"]

@@ -1,6 +1,7 @@
 """`params.yaml` as frozen models: the only reader of the file, and the only place that says what it may hold."""
 
 import pkgutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -31,9 +32,14 @@ PRETRAINED = (
     "clip-vit-l-14-336px",
 )
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
+# Strict: YAML's `true` and "3" are no numbers.
+Fraction = Annotated[float, Field(ge=0, le=1, strict=True)]
+Decay = Annotated[float, Field(ge=0, lt=1, strict=True)]
+Positive = Annotated[float, Field(gt=0, strict=True)]
+NotNegative = Annotated[float, Field(ge=0, strict=True)]
+Count = Annotated[int, Field(ge=1, strict=True)]
+Several = Annotated[int, Field(ge=2, strict=True)]
+Samples = Annotated[int, Field(ge=64, strict=True)]
 
 
 def registered(package: Any) -> tuple[str, ...]:
@@ -75,6 +81,8 @@ class Data(Section):
     def _folder_has_root(self) -> "Data":
         if self.source == "folder" and self.root is None:
             raise ValueError("source 'folder' needs 'root': the folder of your images")
+        if self.watch.startswith("~"):
+            raise ValueError("'watch' is read by DVC, which knows no '~': write the path out")
         return self
 
 
@@ -82,6 +90,16 @@ class Compute(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     threads: Count = 1
+
+
+def conflict(selection: Sequence[str], judges: Sequence[str]) -> str | None:
+    """Return what is wrong with these extractors, None where the judges are others than those that decide."""
+    if len({*selection, *judges}) < len(selection) + len(judges):
+        return (
+            f"an extractor stands twice (selection: {', '.join(selection)}; judges: {', '.join(judges)}); "
+            "a judge must take no part in the selection"
+        )
+    return None if judges else "no judge is left: name one in judges that is not in selection"
 
 
 class Reference(Section):
@@ -95,13 +113,29 @@ class Reference(Section):
     @model_validator(mode="after")
     def _known_and_apart(self) -> "Reference":
         allowed = OWN_EXTRACTORS + PRETRAINED
-        chosen = [name for names in (self.selection, self.judges) if names != "auto" for name in names]
-        for name in [*chosen, *self.weights]:
+        for name in [name for names in (self.selection, self.judges) if names != "auto" for name in names]:
             if name not in allowed:
                 raise ValueError(f"unknown extractor '{name}'; allowed: {', '.join(allowed)}")
-        if len(set(chosen)) < len(chosen):
-            raise ValueError("an extractor is named twice; a judge must take no part in the selection")
+        for name in self.weights:
+            if name not in PRETRAINED:
+                raise ValueError(f"'{name}' in weights is no published extractor; allowed: {', '.join(PRETRAINED)}")
+        complaints = [conflict(self.deciding(labelled), self.judging(labelled)) for labelled in (True, False)]
+        if all(complaints):
+            raise ValueError(complaints[0])
         return self
+
+    def deciding(self, labelled: bool) -> tuple[str, ...]:
+        """Names of the extractors that decide, the ruler first; `labelled`: whether the data have classes."""
+        if self.selection == "auto":
+            return ("classifier",) if labelled else ("selfsup",)
+        return tuple(self.selection)
+
+    def judging(self, labelled: bool) -> tuple[str, ...]:
+        """Names of the extractors that only judge: of another kind, seed or training than those that decide."""
+        if self.judges != "auto":
+            return tuple(self.judges)
+        wanted = ("classifier-b",) * labelled + ("selfsup", "selfsup-b", "pixels")
+        return tuple(name for name in wanted if name not in self.deciding(labelled))[:2]
 
 
 class Family(Section):
@@ -110,19 +144,19 @@ class Family(Section):
     architecture: str
     replicas: Count = 1
     kimg: Positive
-    batch: Annotated[int, Field(ge=2)] = 64
+    batch: Several = 64
     snapshots: Count = 1
     latent: Count = 100
     width: Count = 64
     optimizer: Literal["adam", "sgd"] = "adam"
     lr: Positive = 2e-4
     lr_discriminator: Positive | None = None
-    betas: tuple[Fraction, Fraction] = (0.5, 0.999)
-    momentum: Fraction = 0.9
-    ema_halflife_kimg: Annotated[float, Field(ge=0)] = 10
-    ema_rampup: Annotated[float, Field(gt=0, le=1)] | None = 0.05
+    betas: tuple[Decay, Decay] = (0.5, 0.999)
+    momentum: Decay = 0.9
+    ema_halflife_kimg: NotNegative = 10
+    ema_rampup: Annotated[float, Field(gt=0, le=1, strict=True)] | None = 0.05
     loss: Literal["minimax", "nonsaturating", "lsgan", "hinge"] | None = None
-    kl_weight: Annotated[float, Field(ge=0)] | None = None
+    kl_weight: NotNegative | None = None
     sample_noise: bool | None = None
 
     @model_validator(mode="after")
@@ -141,15 +175,15 @@ class Family(Section):
 class Evaluation(Section):
     """How many images each candidate draws, and how many feature dimensions the ruler keeps (`auto`: by counts)."""
 
-    samples: Annotated[int, Field(ge=64)] = 2000
-    dims: Literal["auto", "all"] | Annotated[int, Field(ge=2)] = "auto"
+    samples: Samples = 2000
+    dims: Literal["auto", "all"] | Several = "auto"
     neighbours: Count = 3
 
 
 class Fusion(Section):
     strategies: Annotated[list[str], Field(min_length=1)] = list(registered(pipeline.fusion.strategies))
-    fit_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    vote_draws: Annotated[int, Field(ge=2)] = 4
+    fit_fraction: Annotated[float, Field(gt=0, lt=1, strict=True)] = 0.5
+    vote_draws: Several = 4
 
     @model_validator(mode="after")
     def _known(self) -> "Fusion":
@@ -163,7 +197,7 @@ class Fusion(Section):
 
 
 class Judge(Section):
-    samples: Annotated[int, Field(ge=64)] = 2000
+    samples: Samples = 2000
 
 
 class Register(Section):
@@ -171,7 +205,7 @@ class Register(Section):
 
 
 class Params(Section):
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, strict=True)] = 0
     data: Data
     compute: Compute = Compute()
     reference: Reference = Reference()
@@ -181,23 +215,10 @@ class Params(Section):
     judge: Judge = Judge()
     register_: Register = Field(default=Register(), alias="register")
 
-    def selection(self, labelled: bool) -> tuple[str, ...]:
-        """Names of the extractors that decide, the ruler first; `labelled`: whether the data have classes."""
-        if self.reference.selection == "auto":
-            return ("classifier",) if labelled else ("selfsup",)
-        return tuple(self.reference.selection)
-
-    def judges(self, labelled: bool) -> tuple[str, ...]:
-        """Names of the extractors that only judge: of another kind, seed or training than those that decide."""
-        if self.reference.judges != "auto":
-            return tuple(self.reference.judges)
-        wanted = ("classifier-b", "selfsup", "selfsup-b") if labelled else ("selfsup", "selfsup-b", "pixels")
-        return tuple(name for name in wanted if name not in self.selection(labelled))[:2]
-
 
 def _explain(item: Any) -> str:
     """One pydantic error as `key = value: what is allowed`."""
-    where = ".".join(str(part) for part in item["loc"] if part != "[key]")
+    where = key_of(item["loc"])
     message = item["msg"].removeprefix("Value error, ")
     if item["type"] == "extra_forbidden":
         return f"{where}: unknown key; allowed here: {', '.join(_allowed_keys(item['loc'][:-1]))}"
@@ -205,6 +226,13 @@ def _explain(item: Any) -> str:
         return f"{where}: missing"
     value = "" if isinstance(item["input"], dict | BaseModel) else f" = {item['input']!r}"
     return f"{where}{value}: {message}"
+
+
+def key_of(location: tuple[Any, ...]) -> str:
+    """Return a location as a key of the file: what pydantic adds to tell the members of a union apart is left out."""
+    own = [str(part) for part in location if part != "[key]"]
+    added = next((i for i, part in enumerate(own) if i and ("[" in part or part.startswith("constrained-"))), len(own))
+    return ".".join(own[:added])
 
 
 def _allowed_keys(location: tuple[Any, ...]) -> list[str]:
@@ -238,6 +266,8 @@ def parse_params(text: str) -> Params:
         content = yaml.load(text, _UniqueKeyLoader)
     except yaml.YAMLError as error:
         raise ChorusError(f"params.yaml is not YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise ChorusError("params.yaml holds no keys; README.md has a table of them")
     try:
         return Params.model_validate(content)
     except ValidationError as error:

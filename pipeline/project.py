@@ -55,7 +55,7 @@ class Project:
     @property
     def weights(self) -> dict[str, Path]:
         """`reference.weights`: files of published extractors; relative ones are taken from the root."""
-        return {name: self.root / path for name, path in self.params.reference.weights.items()}
+        return {name: self.root / path.expanduser() for name, path in self.params.reference.weights.items()}
 
     @property
     def checkpoints(self) -> Path:

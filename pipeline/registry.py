@@ -98,6 +98,13 @@ def create_version(
     return Version(model, str(version.version), run.id, identity)
 
 
+def describe(tracker: Tracker, version: Version, tags: Mapping[str, str], description: str) -> None:
+    """Give a version these tags and this description in place of those that it had by the same names."""
+    for name, value in tags.items():
+        tracker.client.set_model_version_tag(version.model, version.number, name, value)
+    tracker.client.update_model_version(version.model, version.number, description)
+
+
 def set_candidate(tracker: Tracker, version: Version) -> None:
     """Let the alias `candidate` point to a version."""
     tracker.client.set_registered_model_alias(version.model, CANDIDATE, version.number)

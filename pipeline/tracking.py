@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from pipeline.lineage import read_lineage
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run as MlflowRun
@@ -178,8 +180,9 @@ class Tracker:
     def start_pipeline(self, name: str | None = None, **tags: str) -> Run:
         """Open a parent run for a pipeline run driven by `driver()`, after ending those whose driver has died."""
         self.reap()
-        identity = process_identity(driver())
-        run = self._create(name, {KIND: "pipeline", PROCESS: identity, **tags})
+        lineage = read_lineage(self.root)
+        made_from = {"mlflow.source.git.commit": lineage.commit, "chorus.dirty": str(lineage.dirty).lower()}
+        run = self._create(name, {KIND: "pipeline", PROCESS: process_identity(driver()), **made_from, **tags})
         return Run(self.client, run)
 
     def pipeline(self) -> Run:
@@ -224,11 +227,17 @@ class Tracker:
             self.client.set_terminated(run.id, status)
 
     def reap(self) -> None:
-        """End runs left RUNNING by processes that are gone: KILLED, as nothing says that they were complete."""
-        for run in self.client.search_runs([self.experiment], "attributes.status = 'RUNNING'", max_results=1000):
-            identity = run.data.tags.get(PROCESS)
-            if identity and not is_alive(identity):
-                self.client.set_terminated(run.info.run_id, "KILLED")
+        """End runs left RUNNING by processes that are gone.
+
+        A child ends KILLED, as nothing says that it was complete; so does a parent, unless it has children and all of
+        them are complete: then `dvc repro` was asked for a part of the stages, which does not end the run itself.
+        """
+        left = self.client.search_runs([self.experiment], "attributes.status = 'RUNNING'", max_results=1000)
+        dead = [run for run in left if (by := run.data.tags.get(PROCESS)) and not is_alive(by)]
+        for run in sorted(dead, key=lambda run: run.data.tags.get(KIND) == "pipeline"):  # children first
+            children = self.find(mlflow_parentRunId=run.info.run_id)
+            complete = children and all(child.info.status == "FINISHED" for child in children)
+            self.client.set_terminated(run.info.run_id, "FINISHED" if complete else "KILLED")
 
     def _create(self, name: str | None, tags: dict[str, str]) -> str:
         run = self.client.create_run(self.experiment, run_name=name, tags=tags)

@@ -7,7 +7,7 @@ import yaml
 
 import pipeline.models
 from pipeline.errors import ChorusError
-from pipeline.params import Params, parse_params, read_params, registered
+from pipeline.params import Params, conflict, parse_params, read_params, registered
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "params.yaml").read_text()
@@ -46,7 +46,14 @@ def changed(path, value):
         ("data.source", "folder", ["data", "'root'"]),
         ("data.splits.train", 0.9, ["data.splits", "add up to 1.4"]),
         ("reference.judges", ["classifer"], ["unknown extractor 'classifer'", "classifier"]),
-        ("reference.judges", ["selfsup", "selfsup"], ["named twice"]),
+        ("reference.judges", ["selfsup", "selfsup"], ["stands twice", "judges: selfsup, selfsup"]),
+        ("reference.selection", ["classifier-b", "selfsup", "selfsup-b", "pixels"], ["no judge is left"]),
+        ("reference.weights", {"pixels": "a"}, ["'pixels' in weights", "inception-v3-compat"]),
+        ("families.mlp.betas", [0.5, 1.0], ["families.mlp.betas.1 = 1.0", "less than 1"]),
+        ("families.mlp.replicas", True, ["families.mlp.replicas = True", "integer"]),
+        ("seed", True, ["seed = True", "integer"]),
+        ("evaluation.dims", "few", ["evaluation.dims = 'few'", "'auto' or 'all'"]),
+        ("data.watch", "~/images", ["data", "'~'"]),
         ("fusion.strategies", ["bset"], ["unknown strategy 'bset'", "best"]),
         ("fusion.strategies", ["best", "best"], ["named twice"]),
         ("compute.device", "gpu", ["compute.device = 'gpu'", "'cuda'"]),
@@ -76,8 +83,16 @@ def test_broken_yaml_and_a_missing_file_are_said(tmp_path):
         parse_params("a: [1")
     with pytest.raises(ChorusError, match="missing"):
         read_params(tmp_path / "params.yaml")
-    with pytest.raises(ChorusError, match=r"params\.yaml"):
-        parse_params("")
+    for text in ("", "- a", "3"):
+        with pytest.raises(ChorusError, match=r"params\.yaml holds no keys"):
+            parse_params(text)
+
+
+def test_a_named_judge_may_not_be_the_default_that_decides():
+    # With classes the classifier decides by default, without classes it could judge: which one is known later.
+    mixed = parse_params(changed("reference.judges", ["classifier"])).reference
+    assert conflict(mixed.deciding(True), mixed.judging(True))
+    assert not conflict(mixed.deciding(False), mixed.judging(False))
 
 
 def test_defaults_are_frozen_and_every_architecture_is_listed():
@@ -90,11 +105,11 @@ def test_defaults_are_frozen_and_every_architecture_is_listed():
 def test_judges_take_no_part_in_selection():
     params = parse_params(TEXT)
     for labelled in (True, False):
-        assert params.selection(labelled)
-        assert len(params.judges(labelled)) == 2
-        assert not set(params.selection(labelled)) & set(params.judges(labelled))
+        assert params.reference.deciding(labelled)
+        assert len(params.reference.judging(labelled)) == 2
+        assert not set(params.reference.deciding(labelled)) & set(params.reference.judging(labelled))
     own = parse_params(changed("reference.selection", ["selfsup"]))
-    assert "selfsup" not in own.judges(True)
+    assert "selfsup" not in own.reference.judging(True)
 
 
 def test_the_command_prints_one_message_and_exits_with_2(tmp_path):

@@ -42,3 +42,8 @@ def quarantine(path: Path) -> Iterator[Quarantine]:
     """Write a quarantine list, a JSON object with `id` and `reason` a line, whole or not at all."""
     with json_lines(path) as lines:
         yield Quarantine(lines)
+
+
+def printable(name: str) -> str:
+    """Return a file's name as Unicode: bytes that are none become escapes."""
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")

@@ -127,7 +127,7 @@ def _downloading(remedy: str) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, EOFError) as error:  # URLError and timeouts are OSErrors
-        reason = str(error).strip().splitlines()[-1]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
         raise ChorusError(f"the data set is not there and cannot be downloaded ({reason}); {remedy}") from None
     finally:
         socket.setdefaulttimeout(before)

@@ -11,6 +11,7 @@ import torch
 
 from pipeline._torchvision import allow_torchvision
 from pipeline.errors import ChorusError
+from pipeline.files import file_hash
 
 allow_torchvision()
 
@@ -91,7 +92,7 @@ def find_weights(name: str, given: Path | None) -> Path:
     if given is not None:
         if not given.is_file():
             raise ChorusError(f"reference.weights.{name}: there is no file {given}; {remedy}")
-        return given
+        return checked(given, published, remedy)
     if not cached.is_file():
         cached.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -100,7 +101,14 @@ def find_weights(name: str, given: Path | None) -> Path:
             raise ChorusError(
                 f"the weights of extractor '{name}' could not be downloaded ({error}); {remedy}"
             ) from None
-    return cached
+    return checked(cached, published, remedy)
+
+
+def checked(path: Path, published: Published, remedy: str) -> Path:
+    """Return `path`; raises `ChorusError` for a TorchScript archive, which is code, other than the published one."""
+    if published.scripted and not file_hash(path).startswith(published.digest or "-"):
+        raise ChorusError(f"{path} is not {published.file} as published: its SHA-256 is another one; {remedy}")
+    return path
 
 
 def load_published(name: str, weights: Path) -> torch.nn.Module:

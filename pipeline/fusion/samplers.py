@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from pipeline.errors import ChorusError
 from pipeline.randomness import derive_seed, generator
 
-SCHEMA = 1
 BLOCK = 256  # random numbers are drawn for this many images at once, whatever the batch
 
 
@@ -134,7 +133,10 @@ class AverageSampler(Sampler):
 
 
 class VoteSampler(Sampler):
-    """Of `draws` images of `source`, the one that the critics' mean probability of being real likes best."""
+    """Of `draws` images of `source`, the one that the critics rank highest on average.
+
+    Ranks, not outputs: those of critics trained with different losses are on different scales.
+    """
 
     def __init__(self, source: Sampler, critics: Sequence[nn.Module], draws: int) -> None:
         self.source, self.critics, self.draws = source, list(critics), draws
@@ -149,8 +151,8 @@ class VoteSampler(Sampler):
         reader = _Reader(self.source.batches(n * self.draws, seed))
         for _, wanted in blocks(n):
             images = reader.take(wanted * self.draws)
-            votes = torch.stack([critic(images).float().sigmoid().flatten() for critic in self.critics]).mean(0)
-            best = votes.view(wanted, self.draws).argmax(1)
+            outputs = torch.stack([critic(images).float().view(wanted, self.draws) for critic in self.critics])
+            best = outputs.argsort(2).argsort(2).float().mean(0).argmax(1)
             yield images[torch.arange(wanted, device=images.device) * self.draws + best]
 
 

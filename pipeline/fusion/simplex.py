@@ -39,7 +39,7 @@ def minimise(
     value, gradient = function(weights)
     rate = 1 / max(float(np.ptp(gradient)), 1e-12)
     for step in range(max_steps):
-        gap = float(weights @ gradient - gradient.min())
+        gap = gap_at(weights, gradient)
         if gap <= tolerance * max(1.0, abs(value)):
             return Optimum(weights, value, gap, step)
         while True:
@@ -52,10 +52,15 @@ def minimise(
                 break
             rate /= 2
         if rate < 1e-12:
-            break
+            break  # no step along the gradient is an improvement any more: rounding
         weights, value, gradient = trial, trial_value, trial_gradient
         rate *= 1.5
-    return Optimum(weights, value, float(weights @ gradient - gradient.min()), max_steps)
+    return Optimum(weights, value, gap_at(weights, gradient), step + 1)
+
+
+def gap_at(weights: Vector, gradient: Vector) -> float:
+    """Return the Frank-Wolfe gap w·g − min g."""
+    return float(weights @ gradient - gradient.min())
 
 
 def prune(weights: Vector, below: float = 1e-3) -> Vector:

@@ -58,12 +58,16 @@ def sampling_modules() -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
+def package_name() -> str:
+    """Return the name of the package that the modules make, which their sources decide: `chorus_code_0123456789ab`."""
+    parts = [part for pair in sampling_modules().items() for part in pair]
+    return f"chorus_code_{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:12]}"
+
+
 def write_sampling_code(folder: Path) -> str:
-    """Write the modules as a package below `folder` and return its name, e.g. `chorus_code_0123456789ab`."""
-    modules = sampling_modules()
-    digest = hashlib.sha256("\x00".join(part for pair in modules.items() for part in pair).encode()).hexdigest()
-    package = f"chorus_code_{digest[:12]}"
-    for name, source in modules.items():
+    """Write the modules as a package below `folder` and return its name."""
+    package = package_name()
+    for name, source in sampling_modules().items():
         file = module_file(name)
         assert file is not None
         write_text(folder / package / file.relative_to(ROOT), OWN_IMPORT.sub(rf"\g<1>{package}", source))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pipeline.errors import ChorusError
 from pipeline.files import read_json, tree_hash, write_json
 from pipeline.fusion.samplers import networks_of
-from pipeline.packaged.code import write_sampling_code
+from pipeline.packaged.code import package_name, write_sampling_code
 
 if TYPE_CHECKING:
     from mlflow.models import Model, ModelSignature
@@ -20,10 +20,11 @@ REQUIREMENTS = ("mlflow", "torch", "numpy", "safetensors", "pandas", "pillow")
 def write_content(fused: Path, folder: Path) -> str:
     """Copy what defines the sampler of `models/fused` to `folder` and return its hash: the version's identity.
 
-    The folder gets `model.json` (schema and recipe) and `members/ID/` with the networks that the recipe uses alone.
+    The folder gets `model.json` (schema, recipe, and the name of the code that samples, which says its content) and
+    `members/ID/` with the networks that the recipe uses alone.
     """
     recipe = read_json(fused / "recipe.json")["recipe"]
-    write_json(folder / "model.json", {"schema": SCHEMA, "recipe": recipe})
+    write_json(folder / "model.json", {"schema": SCHEMA, "recipe": recipe, "code": package_name()})
     for name, networks in sorted(networks_of(recipe).items()):
         files = ["config.json", *(f"{network}.safetensors" for network in sorted(networks))]
         target = folder / "members" / name

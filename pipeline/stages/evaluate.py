@@ -1,5 +1,6 @@
 """Sample every candidate of a family once, featurise the samples, measure them against val; write evaluation/FAMILY."""
 
+import shutil
 from typing import Any
 
 from pipeline.compute import Runtime, set_up
@@ -23,6 +24,7 @@ SHOWN = 64
 def run(project: Project, family: str) -> None:
     """Measure each snapshot of each member by the selection extractors; judges take no part here."""
     runtime = set_up(project.params.compute)
+    shutil.rmtree(project.evaluation / family, ignore_errors=True)
     reference = store.read_reference(project.reference)
     extractors = load_extractors(project.reference, reference["selection"], runtime.device, project.weights)
     rulers = {name: store.read_ruler(project.reference, name) for name in extractors}

@@ -1,10 +1,12 @@
 """Fit every strategy on one part of `val`, choose on the other, and write the winner with the weights it needs."""
 
 import shutil
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pipeline.compute import Runtime, set_up
 from pipeline.errors import ChorusError
@@ -27,9 +29,15 @@ def run(project: Project) -> None:
     ruler = store.read_ruler(project.reference)
     fit, choose = halves_of_val(project, ruler)
     problem = Problem.of(read_pool(project, ruler), frechet.moments(fit), project.params.fusion.vote_draws)
+    extractors = load_extractors(project.reference, [ruler.extractor], runtime.device, project.weights)
+
+    def score(images: Tensor) -> float:
+        sample = ruler.project(extractors[ruler.extractor].features(images).values)
+        return frechet.distance(*frechet.moments(sample), *frechet.moments(choose))
+
     rows = []
     for name in project.params.fusion.strategies:
-        row = try_strategy(project, runtime, name, problem, ruler, choose)
+        row = try_strategy(project, runtime, name, problem, score)
         verdict = (
             row.get("skipped") or f"{ruler.name} {row['evidence']['choose']:.3f} at {row['evidence']['cost']:g} passes"
         )
@@ -86,28 +94,22 @@ def read_pool(project: Project, ruler: Ruler) -> tuple[Candidate, ...]:
 
 
 def try_strategy(
-    project: Project, runtime: Runtime, name: str, problem: Problem, ruler: Ruler, choose: NDArray[np.float64]
+    project: Project, runtime: Runtime, name: str, problem: Problem, score: Callable[[Tensor], float]
 ) -> dict[str, Any]:
-    """Return a strategy's row: its recipe, and its distance on fresh samples from the part of val it never saw."""
+    """Return a strategy's row: its recipe, and the score of fresh samples on the part of val that it never saw."""
     try:
         fusion = strategy(name)(problem)
     except NotApplicableError as reason:
         return {"name": name, "skipped": str(reason)}
     sampler = load_sampler(fusion.recipe, project.members, runtime.device)
-    seed = derive_seed(project.params.seed, "fuse", name)
-    images = draw(sampler, project.params.evaluation.samples, seed=seed)
-    extractors = load_extractors(project.reference, [ruler.extractor], runtime.device, project.weights)
-    sample = ruler.project(extractors[ruler.extractor].features(images).values)
-    distance = frechet.distance(*frechet.moments(sample), *frechet.moments(choose))
-    return {
-        "name": name,
-        "recipe": fusion.recipe,
-        "evidence": {**fusion.evidence, "choose": distance, "cost": sampler.cost, "samples": len(images)},
-    }
+    images = draw(sampler, project.params.evaluation.samples, seed=derive_seed(project.params.seed, "fuse", name))
+    evidence = {**fusion.evidence, "choose": score(images), "cost": sampler.cost, "samples": len(images)}
+    return {"name": name, "recipe": fusion.recipe, "evidence": evidence}
 
 
 def write(project: Project, ruler: Ruler, problem: Problem, rows: list[dict[str, Any]], winner: dict[str, Any]) -> None:
-    """Write the stage's output folder."""
+    """Write the stage's output folder, in place of what an earlier run left."""
+    shutil.rmtree(project.fused, ignore_errors=True)
     for name, networks in sorted(networks_of(winner["recipe"]).items()):
         target = project.fused / "members" / name
         target.mkdir(parents=True)

@@ -1,5 +1,6 @@
 """Score every member and strategy on the `gate` split, by the extractors that took decisions and by the judges."""
 
+import shutil
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ def run(project: Project) -> None:
     real = {name: store.read_features(project.reference, SPLIT, name) for name in names}
     extractors = load_extractors(project.reference, names, runtime.device, project.weights)
     figures = project.report / "figures"
+    shutil.rmtree(figures, ignore_errors=True)
     some_real = torch.from_numpy(np.array(load_split(project.prepared, SPLIT).images[:SHOWN]))
     write_png(figures / "real.png", grid(some_real))
 
@@ -63,7 +65,10 @@ def run(project: Project) -> None:
             "headline": [rulers[name].name for name in reference["judges"]],
             "winner": fused["winner"],
             "best_member": best_member(fused),
-            "floor": reference["floors"][SPLIT],
+            # Of val against gate, neither of which any extractor has learnt from.
+            "floor": reference["floors"]["held_out"],
+            "floor_images": [len(store.read_features(project.reference, split, names[0])) for split in ("val", SPLIT)],
+            "accuracy": {name: facts["accuracy"] for name, facts in reference["extractors"].items()},
             "warnings": sorted(warnings),
             "arms": arms,
         },

@@ -9,7 +9,7 @@ from pipeline.data.decode import BadImageError, decode, from_pixels, to_array
 from pipeline.data.manifest import write_manifest
 from pipeline.data.preview import preview
 from pipeline.data.progress import with_progress
-from pipeline.data.quarantine import Quarantine, quarantine
+from pipeline.data.quarantine import Quarantine, printable, quarantine
 from pipeline.data.raw import RawFacts, read_facts, read_raw, read_rejected
 from pipeline.data.split_writer import SplitWriter
 from pipeline.data.splits import pixel_hash, split_of
@@ -43,7 +43,7 @@ def run(project: Project) -> None:
         source=data.source,
         size=data.size,
         channels=data.channels,
-        classes=facts.classes and [_printable(name) for name in facts.classes],
+        classes=facts.classes and [printable(name) for name in facts.classes],
         duplicates=duplicates,
         quarantined=bad.count,
     )
@@ -92,8 +92,3 @@ def _check_filled(counts: dict[str, int]) -> None:
     if empty:
         found = ", ".join(f"{split} {count}" for split, count in counts.items())
         raise ChorusError(f"too few images for four splits: {found}; add images, or raise data.splits.{empty[0]}")
-
-
-def _printable(name: str) -> str:
-    """Return a folder's name as Unicode: bytes that are none become escapes."""
-    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")

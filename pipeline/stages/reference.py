@@ -1,5 +1,6 @@
 """Train the extractors, featurise the real images, and write data/reference."""
 
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from pipeline.evaluation.metrics import measure, warnings_of
 from pipeline.evaluation.own import OWN, learn, rows_to_learn_from
 from pipeline.evaluation.ruler import Ruler, choose_dims, fit_ruler
 from pipeline.files import write_json
+from pipeline.params import conflict
 from pipeline.project import Project
 from pipeline.randomness import derive_seed
 
@@ -33,10 +35,13 @@ def run(project: Project) -> None:
     check_counts(splits, project.params.evaluation.neighbours)
     classes = len(manifest["classes"] or ())
     labelled = classes > 1
-    selection, judges = project.params.selection(labelled), project.params.judges(labelled)
+    selection, judges = project.params.reference.deciding(labelled), project.params.reference.judging(labelled)
+    if complaint := conflict(selection, judges):
+        raise ChorusError(f"params.yaml: reference: {complaint}")
+    shutil.rmtree(project.reference, ignore_errors=True)
     extractors: dict[str, Any] = {}
     rulers: dict[str, Any] = {}
-    floors: dict[str, dict[str, float]] = {"val": {}, "gate": {}, "held_out": {}}
+    floors: dict[str, dict[str, float]] = {"val": {}, "held_out": {}}
     warnings: list[str] = []
     for name in (*selection, *judges):
         extractor = make_extractor(project, runtime, name, splits["train"], classes)
@@ -132,14 +137,14 @@ def accuracy_of(features: Features, split: Split) -> float:
 def floors_of(project: Project, real: Mapping[str, Features], ruler: Ruler) -> dict[str, dict[str, float]]:
     """Return what real images measure against real ones: no generator can be expected below.
 
-    val, gate: as many train images as a candidate draws, against that split. held_out: val against gate, neither of
-    which any extractor has learnt from.
+    val: as many train images as a candidate draws (or all), against val, as candidates are measured. held_out: val
+    against gate, neither of which any extractor has learnt from.
     """
     evaluation = project.params.evaluation
     random = np.random.default_rng(derive_seed(project.params.seed, "reference", "floor"))
     train = real["train"].take(random.permutation(len(real["train"]))[: evaluation.samples])
     seed = derive_seed(project.params.seed, "reference", "floor", ruler.extractor)
-    pairs = {"val": (train, real["val"]), "gate": (train, real["gate"]), "held_out": (real["val"], real["gate"])}
+    pairs = {"val": (train, real["val"]), "held_out": (real["val"], real["gate"])}
     return {
         against: measure(first, second, ruler, neighbours=evaluation.neighbours, seed=seed)
         for against, (first, second) in pairs.items()

@@ -15,6 +15,7 @@ import yaml
 
 from pipeline import registry
 from pipeline.data.dataset import read_manifest
+from pipeline.data.quarantine import printable
 from pipeline.errors import ChorusError
 from pipeline.files import read_json, tree_hash, write_json, write_text
 from pipeline.lineage import LOCK, Lineage, read_lineage
@@ -93,8 +94,11 @@ def ensure_version(project: Project, tracker: Tracker, inputs: Inputs) -> Versio
     model = project.params.register_.model
     with registry.packed(project.fused) as (content, identity):
         version = registry.find_version(tracker, model, identity)
-        if version is None:
-            tags, description = version_tags(inputs), tables.verdict(inputs.metrics, inputs.recipe)
+        tags, description = version_tags(inputs), tables.verdict(inputs.metrics, inputs.recipe)
+        if version is not None:
+            # The same model may have been judged anew, on other images or by other judges.
+            registry.describe(tracker, version, tags, description)
+        else:
             with tracker.child("fused", "fused model", key=identity) as child:
                 child.metrics(tables.arm(inputs.metrics, inputs.metrics["winner"], "strategy")["metrics"])
                 version = registry.create_version(tracker, child, model, content, identity, tags, description)
@@ -127,7 +131,7 @@ def mark_reused(project: Project, tracker: Tracker, parent: Run) -> None:
         for run in tracker.find(chorus_kind="member", mlflow_parentRunId=parent.id)
         if run.info.status == "FINISHED"
     }
-    originals = trained_by(project, tracker)
+    originals, manifest = trained_by(project, tracker), read_manifest(project.prepared)
     for name, folder in members_of(project).items():
         if name in present:
             continue
@@ -135,7 +139,10 @@ def mark_reused(project: Project, tracker: Tracker, parent: Run) -> None:
         tags = {"chorus.reused": "true"} | ({"chorus.original": originals[name]} if name in originals else {})
         with tracker.child("member", name, key=tree_hash(folder), **tags) as child:
             last = max((row for row in evaluation["candidates"] if row["id"].startswith(f"{name}/")), key=_nimg)
-            child.metrics(last["metrics"], step=_nimg(last))
+            child.params(read_json(folder.parent / "family.json")["params"])
+            child.dataset(manifest)
+            child.history(read_json(folder / "history.json"))
+            child.metrics({f"val/{metric}": value for metric, value in last["metrics"].items()}, step=_nimg(last))
             child.file(project.evaluation / last["id"] / "grid.png", "samples")
 
 
@@ -183,7 +190,7 @@ def gather(inputs: Inputs, version: Version, parent: Run, runs: dict[str, str]) 
         strategies=inputs.strategies,
         recipe=inputs.recipe,
         manifest=inputs.manifest,
-        quarantine=[(row["id"], row["reason"]) for row in quarantined],
+        quarantine=[(printable(row["id"]), row["reason"]) for row in quarantined],
         histories={name: read_json(folder / "history.json") for name, folder in members_of(project).items()},
         pictures=pictures(project.report / "figures", inputs.metrics),
         lineage={

@@ -79,9 +79,8 @@ def training_key(project: Project, family: str, member: str, data: str) -> str:
     """Return a hash of all that decides a member's weights: recipe, seed, compute, data and code."""
     recipe = project.params.families[family].model_dump(mode="json", exclude={"replicas"})
     code = Path(pipeline.__file__).parent
-    files = sorted(
-        [*code.glob("training/*.py"), *code.glob("models/_*.py"), code / "models" / f"{recipe['architecture']}.py"]
-    )
+    shared = ["compute.py", "params.py", "randomness.py", "data/dataset.py", f"models/{recipe['architecture']}.py"]
+    files = sorted([*code.glob("training/*.py"), *code.glob("models/_*.py"), *(code / name for name in shared)])
     content = {
         "member": f"{family}/{member}",
         "recipe": recipe,
@@ -143,7 +142,7 @@ class Job:
                 self.save_snapshot(state)
             elif state.row and len(state.history) % SHEET_ROWS == 0:
                 # Only the average's own statistics change, which the training never reads.
-                loop.settle(state, self.recipe, self.config, self.runtime, self.streams)
+                loop.settle(state, self.recipe, self.runtime, self.streams)
                 self.track_sheet(state)
             now = time.monotonic()
             if now - reported >= REPORT_SECONDS:

@@ -28,7 +28,7 @@ def kind(config: ModelConfig) -> str:
 
 def loss_name(family: Family) -> str:
     """Return the family's loss: for a GAN one of `losses.LOSSES`, for a vae `elbo`."""
-    return "elbo" if family.architecture == "vae" else family.loss or losses.DEFAULT
+    return "elbo" if architecture(family.architecture).encoder else family.loss or losses.DEFAULT
 
 
 def schedule(family: Family) -> tuple[int, set[int]]:
@@ -110,7 +110,7 @@ def train(
         if done % every == 0 or state.snapshot:
             state.row = finish_row(state, streams)
         if state.snapshot:
-            settle(state, family, config, runtime, streams)
+            settle(state, family, runtime, streams)
         yield state
 
 
@@ -130,8 +130,9 @@ def finish_row(state: State, streams: Streams) -> dict[str, float]:
     return row
 
 
-def settle(state: State, family: Family, config: ModelConfig, runtime: Runtime, streams: Streams) -> None:
+def settle(state: State, family: Family, runtime: Runtime, streams: Streams) -> None:
     """Measure the batch-norm statistics of the averaged generator, in place, so that it can be stored and sampled."""
-    draws = (streams.normal(family.batch, config.latent, purpose=f"statistics{i}") for i in range(SETTLE))
+    length = int(state.average.latent)  # type: ignore[arg-type]
+    draws = (streams.normal(family.batch, length, purpose=f"statistics{i}") for i in range(SETTLE))
     with runtime.autocasting():
         ema.settle_buffers(state.average, state.networks["generator"], (z.to(runtime.device) for z in draws))

@@ -3,7 +3,6 @@ import pytest
 
 import pipeline.fusion.strategies
 from pipeline.evaluation import frechet
-from pipeline.fusion.mixture import MixtureDistance
 from pipeline.fusion.samplers import networks_of
 from pipeline.fusion.strategies._base import Candidate, NotApplicableError, Problem, strategy
 from pipeline.params import Fusion, registered
@@ -57,10 +56,11 @@ def test_weighted_beats_best_and_uniform_and_drops_the_far_member():
     evidence = strategy("weighted")(given).evidence
     assert "c/r0/1" not in evidence["weights"]
     assert evidence["kkt_residual"] < 1e-5
-    assert evidence["fit_after_pruning"] < min(given.distances.values())
-    assert evidence["fit_after_pruning"] < evidence["fit_uniform"]
-    exact = MixtureDistance.of([c.moments for c in given.pool], given.real).optimum().value
-    assert evidence["fit_after_pruning"] == pytest.approx(exact, rel=0.05, abs=1e-2)
+    assert evidence["fit"] < strategy("best")(given).evidence["fit"] == min(given.distances.values())
+    assert evidence["fit"] < strategy("uniform")(given).evidence["fit"]
+    # Pruning costs no more than the gap of what is delivered says; the optimum itself is exact to its own gap.
+    loss = evidence["fit"] - evidence["fit_optimum"]
+    assert -evidence["kkt_residual"] <= loss <= evidence["kkt_residual_delivered"] < 0.05
 
 
 def test_nearer_members_count_more_in_the_weighted_average():

@@ -5,9 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
-from pipeline.fusion.mixture import Matrix, MixtureDistance
+from pipeline.evaluation import frechet
+from pipeline.fusion.mixture import Matrix
 from pipeline.fusion.simplex import Vector
 
 
@@ -27,10 +26,6 @@ class Candidate:
     def member(self) -> str:
         return self.id.rpartition("/")[0]
 
-    @property
-    def snapshot(self) -> str:
-        return self.id.rpartition("/")[2]
-
 
 @dataclass(frozen=True)
 class Problem:
@@ -46,9 +41,7 @@ class Problem:
 
     @classmethod
     def of(cls, pool: tuple[Candidate, ...], real: tuple[Vector, Matrix], vote_draws: int) -> "Problem":
-        one = np.ones(1)
-        alone = {c.id: MixtureDistance.of([c.moments], real)(one)[0] for c in pool}
-        return cls(pool, real, vote_draws, alone)
+        return cls(pool, real, vote_draws, {c.id: frechet.distance(*c.moments, *real) for c in pool})
 
     def ranked(self) -> list[Candidate]:
         """Return the pool, nearest to the real images first; equal distances in the order of ids."""

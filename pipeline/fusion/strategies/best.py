@@ -6,4 +6,5 @@ from pipeline.fusion.strategies._base import Fusion, Problem, register
 @register("best")
 def best(problem: Problem) -> Fusion:
     chosen = problem.ranked()[0]
-    return Fusion({"kind": "candidate", "id": chosen.id}, {"weights": {chosen.id: 1.0}})
+    evidence = {"weights": {chosen.id: 1.0}, "fit": problem.distances[chosen.id]}
+    return Fusion({"kind": "candidate", "id": chosen.id}, evidence)

@@ -1,9 +1,14 @@
 """Every member equally often, each by its nearest snapshot."""
 
+import numpy as np
+
+from pipeline.fusion.mixture import MixtureDistance
 from pipeline.fusion.strategies._base import Fusion, Problem, combine, register, uniform_weights
 
 
 @register("uniform")
 def uniform(problem: Problem) -> Fusion:
-    weights = uniform_weights(problem.best_of_each_member())
-    return Fusion(combine("mixture", weights), {"weights": weights})
+    members = problem.best_of_each_member()
+    weights = uniform_weights(members)
+    fit, _ = MixtureDistance.of([c.moments for c in members], problem.real)(np.array(list(weights.values())))
+    return Fusion(combine("mixture", weights), {"weights": weights, "fit": fit})

@@ -1,4 +1,4 @@
-"""Of a few draws of the uniform mixture, the one that the members' discriminators find most real on average."""
+"""Of a few draws of the uniform mixture, the one that the members' discriminators rank as most real on average."""
 
 from pipeline.fusion.strategies._base import Fusion, NotApplicableError, Problem, combine, register, uniform_weights
 

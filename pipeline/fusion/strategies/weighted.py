@@ -1,9 +1,7 @@
 """The mixture of all candidates with the smallest Fréchet distance: a convex problem, solved to a certified gap."""
 
-import numpy as np
-
 from pipeline.fusion.mixture import MixtureDistance
-from pipeline.fusion.simplex import prune
+from pipeline.fusion.simplex import gap_at, prune
 from pipeline.fusion.strategies._base import Fusion, Problem, combine, register
 
 
@@ -12,12 +10,14 @@ def weighted(problem: Problem) -> Fusion:
     distance = MixtureDistance.of([candidate.moments for candidate in problem.pool], problem.real)
     optimum = distance.optimum()
     weights = prune(optimum.weights)
+    fit, gradient = distance(weights)
     by_id = {c.id: float(w) for c, w in zip(problem.pool, weights, strict=True) if w > 0}
     evidence = {
         "weights": by_id,
+        "fit": fit,
+        "fit_optimum": optimum.value,
         "kkt_residual": optimum.gap,
+        "kkt_residual_delivered": gap_at(weights, gradient),
         "steps": optimum.steps,
-        "fit_uniform": distance(np.full(len(weights), 1 / len(weights)))[0],
-        "fit_after_pruning": distance(weights)[0],
     }
     return Fusion(combine("mixture", by_id), evidence)
