@@ -227,17 +227,14 @@ class Tracker:
             self.client.set_terminated(run.id, status)
 
     def reap(self) -> None:
-        """End runs left RUNNING by processes that are gone.
+        """End runs left RUNNING by processes that are gone: KILLED, as nothing says that they were complete.
 
-        A child ends KILLED, as nothing says that it was complete; so does a parent, unless it has children and all of
-        them are complete: then `dvc repro` was asked for a part of the stages, which does not end the run itself.
+        So end the parents of a `dvc repro` that did not reach the last stage, whose end alone says so.
         """
-        left = self.client.search_runs([self.experiment], "attributes.status = 'RUNNING'", max_results=1000)
-        dead = [run for run in left if (by := run.data.tags.get(PROCESS)) and not is_alive(by)]
-        for run in sorted(dead, key=lambda run: run.data.tags.get(KIND) == "pipeline"):  # children first
-            children = self.find(mlflow_parentRunId=run.info.run_id)
-            complete = children and all(child.info.status == "FINISHED" for child in children)
-            self.client.set_terminated(run.info.run_id, "FINISHED" if complete else "KILLED")
+        for run in self.client.search_runs([self.experiment], "attributes.status = 'RUNNING'", max_results=1000):
+            identity = run.data.tags.get(PROCESS)
+            if identity and not is_alive(identity):
+                self.client.set_terminated(run.info.run_id, "KILLED")
 
     def _create(self, name: str | None, tags: dict[str, str]) -> str:
         run = self.client.create_run(self.experiment, run_name=name, tags=tags)

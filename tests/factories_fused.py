@@ -44,7 +44,9 @@ def write_project(root: Path) -> None:
     """Write a checkout's files as all stages before `register` leave them: one family `mlp` with two members."""
     root.joinpath("params.yaml").write_text(PARAMS)
     write_prepared(root / "data" / "prepared")
-    (root / "data" / "prepared" / "quarantine.jsonl").write_text('{"id": "a.png", "reason": "truncated"}\n')
+    (root / "data" / "prepared" / "quarantine.jsonl").write_text(
+        '{"id": "a.png", "reason": "truncated"}\n{"id": "caf\\udce9.png", "reason": "empty"}\n'
+    )
     candidates = []
     for i, member in enumerate(MEMBERS):
         folder = root / "models" / "members" / "mlp" / member
@@ -53,7 +55,10 @@ def write_project(root: Path) -> None:
         name = f"mlp/{member}/000001000"
         write_png(root / "evaluation" / name / "grid.png", np.zeros((8, 8, 3), np.uint8))
         candidates.append({"id": name, "member": f"mlp/{member}", "nimg": 1000, "metrics": {RULER: 2.0 + i}})
-    write_json(root / "models" / "members" / "mlp" / "family.json", {"schema": 1, "family": "mlp", "members": MEMBERS})
+    write_json(
+        root / "models" / "members" / "mlp" / "family.json",
+        {"schema": 1, "family": "mlp", "members": MEMBERS, "params": {"lr": 0.1}},
+    )
     write_json(root / "evaluation" / "mlp" / "evaluation.json", {"schema": 1, "candidates": candidates})
     write_fused(root / "models" / "fused")
     write_judgement(root)
@@ -77,6 +82,8 @@ def write_judgement(root: Path, winner: str = "weighted") -> None:
         "winner": winner,
         "best_member": "mlp/r0",
         "floor": {"fd16_selfsup": 0.2},
+        "floor_images": [96, 64],
+        "accuracy": {"selfsup": None},
         "warnings": [],
         "arms": [
             {"name": name, "kind": kind, "cost": 1.0, "metrics": {RULER: d, "fd16_selfsup": d}}

@@ -59,7 +59,7 @@ def render(facts: Facts) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": tables.number, "percent": lambda share: f"{100 * share:.0f} %"}
+    environment.filters["number"] = tables.number
     shares = tables.shares(facts.recipe)
     return environment.get_template("report.html").render(
         facts=facts,

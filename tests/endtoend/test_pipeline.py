@@ -90,6 +90,21 @@ def test_a_changed_learning_rate_retrains_its_family_alone(checkout):
     children = [run for run in runs(checkout, "member") if run.data.tags["mlflow.parentRunId"] == parent.info.run_id]
     reused = {run.info.run_name: run.data.tags.get("chorus.reused") == "true" for run in children}
     assert reused == {"mlp/r0": True, "mlp/r1": True, "vae/r0": False}
+    for run in children:
+        assert run.inputs.dataset_inputs[0].dataset.name == "digits"
+        assert "kid_classifier" in " ".join(run.data.metrics)
+        assert {"loss_d", "loss"} & set(run.data.metrics)
+
+
+@pytest.mark.timeout(600)
+def test_an_experiment_retrains_its_family_alone(checkout):
+    before = checkout.lock()
+    checkout.run("dvc", "exp", "run", "-S", "families.vae.lr=0.003")
+    assert checkout.params["families"]["vae"]["lr"] == 0.003
+    after = checkout.lock()
+    changed = {name for name in after if after[name] != before[name]}
+    assert changed == {"train@vae", "evaluate@vae", "fuse", "judge", "register"}
+    assert checkout.run("dvc", "status").strip() == "Data and pipelines are up to date."
 
 
 @pytest.mark.timeout(600)

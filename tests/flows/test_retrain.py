@@ -128,7 +128,7 @@ def test_run_and_commit(here: Path, prefect_server: str, tracked: str, capfd: py
     run = pipeline_runs(tracked)[0]
     assert run.info.status == "FINISHED"
     assert len(run.data.tags["mlflow.source.git.commit"]) == 40
-    assert run.data.tags["git.dirty"] == "true"
+    assert run.data.tags["chorus.dirty"] == "true"
     assert run.data.tags["prefect.flow_run"]
 
 

@@ -46,6 +46,8 @@ def metrics() -> dict[str, Any]:
         "headline": ["fd16_classifier-b", "fd16_selfsup"],
         "winner": "weighted",
         "best_member": "dcgan/r0",
+        "floor_images": [359, 270],
+        "accuracy": {"classifier": 0.987, "classifier-b": 0.981, "selfsup": None},
         "floor": {name: value for name, value in arm("", "", 0.9, 1)["metrics"].items() if not name.startswith("isc")},
         "warnings": ["fd_classifier: 270 real images for 64 features; read fd16_classifier or kid_classifier instead"],
         "arms": arms,

@@ -81,10 +81,10 @@ def test_reference_holds_extractors_features_rulers_and_floors(made: Project) ->
             images = np.load(made.prepared / f"{split}.npy")
             np.testing.assert_allclose(extractor.features(images).values, features.values, rtol=1e-5, atol=1e-5)
             assert (features.logits is None) == (name == "selfsup")
-        assert f"kid_{name}" in content["floors"]["gate"]
+        assert f"kid_{name}" in content["floors"]["held_out"]
     assert content["rulers"]["classifier"] == {"name": "fd16_classifier", "dims": 16}
     assert store.read_ruler(made.reference).project(features.values).shape == (64, 16)
-    assert set(content["floors"]) == {"val", "gate", "held_out"}
+    assert set(content["floors"]) == {"val", "held_out"}
 
 
 def test_the_test_split_stays_closed(made: Project, tmp_path: Path) -> None:

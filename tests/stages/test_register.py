@@ -70,6 +70,7 @@ def test_writes_version_report_registration_and_runs(project: Project) -> None:
     page = (project.root / said["report"]).read_text()
     assert "version 1" in page
     assert "a.png: truncated" in page
+    assert "caf\\xe9.png: empty" in page  # a name that is no Unicode
 
     [parent] = tracker.find(chorus_kind="pipeline")
     assert parent.info.status == "FINISHED"
@@ -87,6 +88,18 @@ def test_same_content_is_registered_once(project: Project) -> None:
     register.run(project)
     assert read_json(project.registration) == first
     assert len(versions(project)) == 1
+
+
+def test_a_version_that_is_judged_anew_is_described_anew(project: Project) -> None:
+    register.run(project)
+    metrics = read_json(project.report / "metrics.json")
+    for arm in metrics["arms"]:
+        arm["metrics"]["fd16_selfsup"] *= 2
+    write_json(project.report / "metrics.json", metrics)
+    register.run(project)
+    [version] = versions(project)
+    assert version.tags["gate.fd16_selfsup"] == "3"
+    assert version.tags["gate.fd16_selfsup.best_member"] == "4"
 
 
 def test_new_content_makes_a_version_and_old_content_finds_its_own(project: Project) -> None:
@@ -137,7 +150,11 @@ def test_members_that_were_not_trained_now_are_marked_and_linked(project: Projec
     assert {run.data.tags["chorus.reused"] for run in children.values()} == {"true"}
     assert children["mlp/r0"].data.tags["chorus.original"] == trained.id
     assert "chorus.original" not in children["mlp/r1"].data.tags
-    assert children["mlp/r1"].data.metrics == {"fd16_classifier": 3.0}
+    reused = children["mlp/r1"]
+    assert reused.data.metrics == {"val/fd16_classifier": 3.0, "loss_g": 1.0, "loss_d": 2.0}
+    assert reused.data.params == {"lr": "0.1"}
+    assert reused.inputs.dataset_inputs
+    assert [m.step for m in tracker.client.get_metric_history(reused.info.run_id, "loss_g")] == [500, 1000]
     # The original stays what its hash leads to.
     assert [run.info.run_id for run in tracker.find(chorus_member=identity)] == [trained.id]
 

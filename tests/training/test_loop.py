@@ -1,5 +1,6 @@
 """The loop: budgets, rows, snapshots, and that stopping and going on changes no bit."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from pipeline.compute import Runtime
 from pipeline.errors import ChorusError
+from pipeline.fusion.samplers import CandidateSampler, draw
 from pipeline.models._base import ModelConfig
 from pipeline.params import Family
 from pipeline.training import checkpoints, loop
@@ -135,3 +137,15 @@ def test_a_vae_learns_a_sharp_decoder() -> None:
     state = run(family, config, data=data)
     assert state.history[-1]["sigma"] < 0.15 < (data.float() / 127.5).std()
     assert state.history[-1]["loss"] < state.history[0]["loss"]
+
+
+def test_a_vae_that_samples_noise_trains_and_is_drawn_from() -> None:
+    family, config = recipe("vae", sample_noise=True)
+    noisy = dataclasses.replace(config, sample_noise=True)
+    state = run(family, noisy)
+    assert state.snapshot
+    drawn = draw(CandidateSampler(state.average), 20, seed=0)
+    assert drawn.shape == (20, 1, 8, 8)
+    plain = draw(CandidateSampler(run(recipe("vae")[0], config).average), 20, seed=0)
+    # Noise of the decoder's σ lies on the images, so neighbouring pixels differ more.
+    assert drawn.float().diff(dim=3).abs().mean() > plain.float().diff(dim=3).abs().mean()
