@@ -1,5 +1,6 @@
 """A checkout of this project in another folder, with a git repository and parameters of its own."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -19,6 +20,17 @@ SMALL: dict[str, Any] = {
     "judge": {"samples": 256},
     "reference": {"selection": "auto", "judges": "auto", "weights": {}, "kimg": 10},
 }
+
+
+LOAD = """
+import json, sys
+import mlflow, pandas
+assert not any(path == sys.argv[1] for path in sys.path), sys.path
+mlflow.set_tracking_uri(f"sqlite:///{sys.argv[1]}/mlflow.db")
+model = mlflow.pyfunc.load_model("models:/chorus@candidate")
+images = model.predict(pandas.DataFrame({"label": [-1] * int(sys.argv[2])}), params={"seed": 3})
+print(json.dumps(images.shape))
+"""
 
 
 class Checkout:
@@ -59,6 +71,14 @@ class Checkout:
         )
         assert done.returncode == status, f"{command} ended with {done.returncode}:\n{done.stdout}"
         return done.stdout
+
+    def draw_elsewhere(self, folder: Path, count: int) -> list[int]:
+        """Load the registered model in a process of its own in another folder, draw, and return the images' shape."""
+        environment = {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false", "PATH": "/usr/bin:/bin", "HOME": str(folder)}
+        command = [sys.executable, "-I", "-c", LOAD, str(self.folder), str(count)]
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return list(json.loads(done.stdout.splitlines()[-1]))
 
     def lock(self) -> dict[str, Any]:
         """Return dvc.lock's entries by stage."""

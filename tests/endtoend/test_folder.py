@@ -3,8 +3,6 @@
 import json
 import sys
 
-import mlflow
-import pandas as pd
 import pytest
 
 from tests.data.make_messy_folder import make_messy_folder
@@ -35,10 +33,7 @@ def test_a_messy_folder_becomes_a_registered_model(tmp_path):
     metrics = json.loads((checkout.folder / "report/metrics.json").read_text())
     assert metrics["ruler"].endswith("selfsup")
     assert metrics["judges"] == ["selfsup-b", "pixels"]
-    mlflow.set_tracking_uri(f"sqlite:///{checkout.folder / 'mlflow.db'}")
-    model = mlflow.pyfunc.load_model("models:/chorus@candidate")
-    drawn = model.predict(pd.DataFrame({"label": [-1] * 3}), params={"seed": 1})
-    assert drawn.shape == (3, 16, 16, 3)
+    assert checkout.draw_elsewhere(tmp_path, 3) == [3, 16, 16, 3]
 
     # A new image retrains; without one there is nothing to do.
     assert "nothing to do" in checkout.run(sys.executable, "-m", "flows.retrain")

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 import sys
 
 import pytest
@@ -45,23 +44,8 @@ def test_dvc_alone_reaches_a_registered_model(checkout):
     assert {run.data.tags["mlflow.parentRunId"] for run in members} == {parents[0].info.run_id}
 
 
-LOAD = """
-import sys, mlflow, numpy, pandas
-assert not any("chorus" in path for path in sys.path), sys.path
-mlflow.set_tracking_uri(sys.argv[1])
-model = mlflow.pyfunc.load_model("models:/chorus@candidate")
-images = model.predict(pandas.DataFrame({"label": [-1] * 5}), params={"seed": 3})
-print(len(images), numpy.asarray(images[0]).shape)
-"""
-
-
 def test_the_registered_model_draws_images_outside_the_clone(checkout, tmp_path):
-    environment = {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false", "PATH": "/usr/bin:/bin", "PYTHONNOUSERSITE": "1"}
-    uri = f"sqlite:///{checkout.folder / 'mlflow.db'}"
-    command = [sys.executable, "-I", "-c", LOAD, uri]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split()[0] == "5"
+    assert checkout.draw_elsewhere(tmp_path, 5) == [5, 8, 8, 1]
 
 
 @pytest.mark.timeout(600)
@@ -113,7 +97,7 @@ def test_a_lost_database_is_filled_again_and_nothing_becomes_dirty(checkout):
     shutil.rmtree(checkout.folder / "mlartifacts")
     checkout.run(sys.executable, "-m", "flows.retrain")
     client = MlflowClient(f"sqlite:///{checkout.folder / 'mlflow.db'}")
-    assert client.get_model_version_by_alias("chorus", "candidate").version == "1"
+    assert client.get_model_version_by_alias("chorus", "candidate").version in (1, "1")
     assert checkout.run("dvc", "status").strip() == "Data and pipelines are up to date."
 
 
