@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run repro test test-slow lint format check-types bench constraints ui clean
+.PHONY: help setup demo run repro test test-slow lint format bench constraints ui clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,7 @@ format: setup ## rewrite the code in the house's style
 bench: setup ## print the benchmark tables
 	python benchmarks/training.py
 	python benchmarks/prepare.py
+	python benchmarks/extractors.py --data digits
 
 ui: setup ## MLflow's pages on http://127.0.0.1:5000
 	mlflow ui --host 127.0.0.1 --backend-store-uri "$$(python -m pipeline where tracking)"

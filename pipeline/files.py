@@ -60,6 +60,17 @@ def write_array(path: Path, array: np.ndarray) -> None:
         np.save(file, array, allow_pickle=False)
 
 
+def read_array(path: Path) -> np.ndarray:
+    """Memory-map a `.npy` array; raises `ChorusError` naming the file where it is missing or damaged."""
+    try:
+        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise ChorusError(f"{path} is missing; run `dvc repro`") from None
+    except (OSError, ValueError, EOFError) as error:
+        raise ChorusError(f"{path} is not a numpy array ({error}); remove it and run `dvc repro`") from None
+    return array
+
+
 def file_hash(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, read in pieces."""
     with path.open("rb") as file:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import ChorusError
-from pipeline.files import read_json
+from pipeline.files import read_array, read_json
 
 SCHEMA = 1
 SPLITS = ("train", "val", "gate", "test")
@@ -61,10 +61,7 @@ def load_split(prepared: Path, name: str) -> Split:
 
 
 def _open(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
-    try:
-        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ChorusError(f"{path} cannot be read ({error}); run `dvc repro prepare`") from None
+    array = read_array(path)
     if array.shape != shape or array.dtype != dtype:
         found = f"{array.dtype} {array.shape}"
         raise ChorusError(f"{path} holds {found}, its manifest says {dtype} {shape}; run `dvc repro prepare`")

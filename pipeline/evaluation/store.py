@@ -8,20 +8,9 @@ import numpy as np
 from pipeline.errors import ChorusError
 from pipeline.evaluation.features import Features
 from pipeline.evaluation.ruler import Ruler, frechet_name
-from pipeline.files import read_json, write_array
+from pipeline.files import read_array, read_json, write_array
 
 SCHEMA = 1
-
-
-def read_array(path: Path) -> np.ndarray:
-    """Memory-map an array; raises `ChorusError` where it is missing or damaged."""
-    try:
-        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise ChorusError(f"{path} is missing; run `dvc repro`") from None
-    except (ValueError, EOFError) as error:
-        raise ChorusError(f"{path} is not a numpy array ({error}); remove it and run `dvc repro`") from None
-    return array
 
 
 def write_features(stem: Path, features: Features) -> None:

@@ -3,9 +3,9 @@
 import importlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 
 @dataclass(frozen=True)
@@ -27,20 +27,12 @@ class ModelConfig:
         return asdict(self)
 
 
-class Generator(Protocol):
-    """A network that maps latents to images.
-
-    `forward(z, y=None)`: z is B×latent float, y is B int64 or absent; returns B×C×H×W float in [-1, 1].
-    """
-
-    def __call__(self, z: Tensor, y: Tensor | None = None) -> Tensor: ...
-
-
 @dataclass(frozen=True)
 class Architecture:
     """Builders of one architecture's networks.
 
-    generator: builds a `Generator` module. discriminator: builds a module that maps B×C×H×W images in [-1, 1] to B
+    generator: builds a module whose `forward(z, y=None)` maps z (B×Z float) and y (B int64 or absent) to images,
+    B×C×H×W float in [-1, 1]; its attribute `latent` is Z. discriminator: builds a module that maps such images to B
     logits (None where training needs none). encoder: builds a module that maps images to (mean, log-variance), each
     B×latent (None but for variational autoencoders).
     """

@@ -47,14 +47,14 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     ):
         load_split(tmp_path, "val")
     (tmp_path / "val.npy").write_bytes(b"")
-    with pytest.raises(ChorusError, match=r"val\.npy cannot be read"):
+    with pytest.raises(ChorusError, match=r"val\.npy is not a numpy array"):
         load_split(tmp_path, "val")
 
 
 def test_arrays_of_objects_are_not_unpickled(tmp_path: Path) -> None:
     write_prepared(tmp_path)
     np.save(tmp_path / "val_labels.npy", np.array([{}] * 96, dtype=object), allow_pickle=True)
-    with pytest.raises(ChorusError, match=r"val_labels\.npy cannot be read"):
+    with pytest.raises(ChorusError, match=r"val_labels\.npy is not a numpy array"):
         load_split(tmp_path, "val")
 
 
