@@ -165,7 +165,9 @@ class Tracker:
             experiment = self.client.get_experiment_by_name(EXPERIMENT)
             if experiment is None:
                 artifacts = (root / "mlartifacts").as_uri() if local else None
-                self.experiment: str = self.client.create_experiment(EXPERIMENT, artifact_location=artifacts)
+                # MLflow's pages then open on training runs and not on traces of language models.
+                tags = {"mlflow.experimentKind": "custom_model_development"}
+                self.experiment: str = self.client.create_experiment(EXPERIMENT, artifacts, tags)
             else:
                 if experiment.lifecycle_stage == "deleted":
                     self.client.restore_experiment(experiment.experiment_id)
