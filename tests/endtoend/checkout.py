@@ -46,7 +46,9 @@ class Checkout:
         self.write_params(**{**SMALL, **params})
         self.run("git", "init", "-q")
         self.run("git", "add", "-A")
-        self.run("git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "start")
+        self.run("git", "config", "user.name", "tester")
+        self.run("git", "config", "user.email", "tester@example.org")
+        self.run("git", "commit", "-qm", "start")
 
     @property
     def params(self) -> dict[str, Any]:
@@ -62,7 +64,6 @@ class Checkout:
             **os.environ,
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": str(self.folder),
-            "OMP_NUM_THREADS": "1",
         }
         for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "CHORUS_PIPELINE_RUN"):
             environment.pop(name, None)
