@@ -13,6 +13,8 @@ import pipeline.models
 from pipeline.errors import ChorusError
 
 NAME = r"^[a-z0-9][a-z0-9_-]*$"
+# Architectures with an encoder and without a discriminator; said here, as asking their files would import torch.
+WITH_ENCODER = ("vae",)
 OWN_EXTRACTORS = ("classifier", "classifier-b", "selfsup", "selfsup-b", "pixels")
 PRETRAINED = (
     "inception-v3-compat",
@@ -164,9 +166,9 @@ class Family(Section):
         allowed = registered(pipeline.models)
         if self.architecture not in allowed:
             raise ValueError(f"unknown architecture '{self.architecture}'; allowed: {', '.join(allowed)}")
-        if self.architecture == "vae":
+        if self.architecture in WITH_ENCODER:
             if self.loss is not None or self.lr_discriminator is not None:
-                raise ValueError("a vae has no discriminator: remove 'loss' and 'lr_discriminator'")
+                raise ValueError(f"a {self.architecture} has no discriminator: remove 'loss' and 'lr_discriminator'")
         elif self.kl_weight is not None or self.sample_noise is not None:
             raise ValueError(f"'kl_weight' and 'sample_noise' belong to a vae, not to '{self.architecture}'")
         return self

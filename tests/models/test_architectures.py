@@ -10,7 +10,7 @@ import pipeline.models
 from pipeline.compute import Runtime
 from pipeline.models._base import ModelConfig, architecture
 from pipeline.models._convolutional import Down, Overlap, Up, Windows
-from pipeline.params import Family, registered
+from pipeline.params import WITH_ENCODER, Family, registered
 from pipeline.training import loop
 from pipeline.training.streams import Streams
 from pipeline.weights import load_discriminator, load_generator, save_snapshot
@@ -23,6 +23,7 @@ SIZES = (8, 16, 28, 32, 64, 128)
 def test_a_file_registers_the_architecture_of_its_name(name: str) -> None:
     assert architecture(name).name == name
     assert (architecture(name).discriminator is None) != (architecture(name).encoder is None)
+    assert (architecture(name).encoder is not None) == (name in WITH_ENCODER)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
