@@ -45,6 +45,10 @@ def encoded(image: Image.Image, file_format: str, **options: object) -> bytes:
     return buffer.getvalue()
 
 
+def half(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
 def _translucent(image: Image.Image) -> Image.Image:
     alpha = Image.radial_gradient("L").point(lambda value: 255 - value // 2).resize(image.size)
     image.putalpha(alpha)
@@ -75,7 +79,7 @@ GOOD: dict[str, Callable[[Image.Image], bytes]] = {
     "wide.png": lambda image: encoded(image.resize((image.width * 3 // 2, image.height)), "PNG"),
 }
 BROKEN: dict[str, Callable[[Image.Image], bytes]] = {
-    "truncated.png": lambda image: encoded(image, "PNG")[: SIDE * 10],
+    "truncated.png": lambda image: half(encoded(image, "PNG")),
     "truncated.jpg": lambda image: encoded(image, "JPEG")[:-100],
     "empty.png": lambda image: b"",
     "notes.txt": lambda image: b"not an image\n",
