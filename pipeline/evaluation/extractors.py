@@ -13,20 +13,16 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch_fidelity import register_feature_extractor
+from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 
-from pipeline._torchvision import allow_torchvision
 from pipeline.errors import ChorusError
 from pipeline.evaluation.features import Features
 from pipeline.evaluation.networks import NetworkConfig, build, to_float
 from pipeline.evaluation.pretrained import PUBLISHED, find_weights, load_published
 from pipeline.files import read_json, write_json
 from pipeline.weights import load_state, save_state
-
-allow_torchvision()
-
-from torch_fidelity import register_feature_extractor  # noqa: E402
-from torch_fidelity.feature_extractor_base import FeatureExtractorBase  # noqa: E402
-from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY  # noqa: E402
 
 SCHEMA = 1
 FEATURES, LOGITS = "features", "logits"

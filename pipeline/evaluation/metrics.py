@@ -6,22 +6,18 @@ for the Inception network's 2048 features (Heusel et al., arXiv:1706.08500).
 
 import numpy as np
 import torch
-
-from pipeline._torchvision import allow_torchvision
-from pipeline.evaluation import frechet
-from pipeline.evaluation.features import Features
-from pipeline.evaluation.ruler import Ruler, frechet_name
-
-allow_torchvision()
-
-from torch_fidelity.metric_fid import (  # noqa: E402
+from torch_fidelity.metric_fid import (
     KEY_METRIC_FID,
     fid_features_to_statistics,
     fid_statistics_to_metric,
 )
-from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, isc_featuresdict_to_metric  # noqa: E402
-from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric  # noqa: E402
-from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric  # noqa: E402
+from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, isc_featuresdict_to_metric
+from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
+from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
+
+from pipeline.evaluation import frechet
+from pipeline.evaluation.features import Features
+from pipeline.evaluation.ruler import Ruler, frechet_name
 
 # torch-fidelity's defaults, smaller where a set has fewer images
 KID_SUBSET = 1000

@@ -8,21 +8,17 @@ from typing import Any
 from urllib.error import URLError
 
 import torch
+from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+from torch_fidelity.feature_extractor_clip import MODEL_METADATA as CLIP
+from torch_fidelity.feature_extractor_clip import MODEL_URLS as CLIP_URLS
+from torch_fidelity.feature_extractor_clip import FeatureExtractorCLIP
+from torch_fidelity.feature_extractor_dinov2 import MODEL_METADATA as DINOV2
+from torch_fidelity.feature_extractor_dinov2 import FeatureExtractorDinoV2
+from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
+from torch_fidelity.feature_extractor_vgg16 import FeatureExtractorVGG16
 
-from pipeline._torchvision import allow_torchvision
 from pipeline.errors import ChorusError
 from pipeline.files import file_hash
-
-allow_torchvision()
-
-from torch_fidelity.feature_extractor_base import FeatureExtractorBase  # noqa: E402
-from torch_fidelity.feature_extractor_clip import MODEL_METADATA as CLIP  # noqa: E402
-from torch_fidelity.feature_extractor_clip import MODEL_URLS as CLIP_URLS  # noqa: E402
-from torch_fidelity.feature_extractor_clip import FeatureExtractorCLIP  # noqa: E402
-from torch_fidelity.feature_extractor_dinov2 import MODEL_METADATA as DINOV2  # noqa: E402
-from torch_fidelity.feature_extractor_dinov2 import FeatureExtractorDinoV2  # noqa: E402
-from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3  # noqa: E402
-from torch_fidelity.feature_extractor_vgg16 import FeatureExtractorVGG16  # noqa: E402
 
 DINOV2_CODE = "facebookresearch/dinov2"
 
