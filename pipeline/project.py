@@ -3,7 +3,10 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipeline.errors import ChorusError
 from pipeline.params import Params, read_params
+
+FIRST = 1  # rung
 
 
 @dataclass(frozen=True)
@@ -33,12 +36,43 @@ class Project:
 
     @property
     def members(self) -> Path:
-        """Folder of all families' weights; a candidate's id is its path below it: FAMILY/MEMBER/SNAPSHOT."""
+        """Folder of all families' weights: rungN/FAMILY/MEMBER/SNAPSHOT; what follows the rung is a candidate's id."""
         return self.root / "models" / "members"
 
     @property
     def evaluation(self) -> Path:
+        """Folder of what was measured: rungN/FAMILY."""
         return self.root / "evaluation"
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """Numbers of the rungs that members are trained in, one after another."""
+        return (FIRST,)
+
+    def family_folder(self, family: str, rung: int = FIRST) -> Path:
+        """Folder of what a family trained in a rung."""
+        return self.members / f"rung{rung}" / family
+
+    def evaluation_folder(self, family: str, rung: int = FIRST) -> Path:
+        """Folder of what was measured of the family's snapshots of a rung."""
+        return self.evaluation / f"rung{rung}" / family
+
+    def snapshot(self, candidate: str) -> Path:
+        """Return a candidate's weights, whichever rung trained it; raises `ChorusError` where none of them did.
+
+        candidate: FAMILY/MEMBER/SNAPSHOT. SNAPSHOT is the images seen since the first rung, so no two rungs share one.
+        """
+        return self._in_a_rung(self.members, candidate)
+
+    def measured(self, candidate: str) -> Path:
+        """Return the folder of a candidate's features and grid; raises `ChorusError` where no rung has it."""
+        return self._in_a_rung(self.evaluation, candidate)
+
+    def _in_a_rung(self, folder: Path, candidate: str) -> Path:
+        for rung in self.rungs:
+            if (path := folder / f"rung{rung}" / candidate).is_dir():
+                return path
+        raise ChorusError(f"{candidate} lies in no rung of {folder}; run `dvc repro` or `dvc pull`")
 
     @property
     def fused(self) -> Path:

@@ -49,17 +49,17 @@ def write_project(root: Path) -> None:
     )
     candidates = []
     for i, member in enumerate(MEMBERS):
-        folder = root / "models" / "members" / "mlp" / member
+        folder = root / "models" / "members" / "rung1" / "mlp" / member
         write_snapshot(folder / "000001000", seed=i)
         write_json(folder / "history.json", [{"nimg": n, "loss_g": 1.0, "loss_d": 2.0} for n in (500, 1000)])
         name = f"mlp/{member}/000001000"
-        write_png(root / "evaluation" / name / "grid.png", np.zeros((8, 8, 3), np.uint8))
+        write_png(root / "evaluation" / "rung1" / name / "grid.png", np.zeros((8, 8, 3), np.uint8))
         candidates.append({"id": name, "member": f"mlp/{member}", "nimg": 1000, "metrics": {RULER: 2.0 + i}})
     write_json(
-        root / "models" / "members" / "mlp" / "family.json",
+        root / "models" / "members" / "rung1" / "mlp" / "family.json",
         {"schema": 1, "family": "mlp", "members": MEMBERS, "params": {"lr": 0.1}},
     )
-    write_json(root / "evaluation" / "mlp" / "evaluation.json", {"schema": 1, "candidates": candidates})
+    write_json(root / "evaluation" / "rung1" / "mlp" / "evaluation.json", {"schema": 1, "candidates": candidates})
     write_fused(root / "models" / "fused")
     write_judgement(root)
 

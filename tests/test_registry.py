@@ -104,7 +104,7 @@ print(json.dumps([arrays.tolist(), str(arrays.dtype), refused]))
     assert done.returncode == 0, done.stderr
     images, dtype, refused = json.loads(done.stdout.splitlines()[-1])
     recipe = read_json(root / "models" / "fused" / "recipe.json")["recipe"]
-    here = draw(load_sampler(recipe, root / "models" / "fused" / "members"), 5, seed=7)
+    here = draw(load_sampler(recipe, (root / "models" / "fused" / "members").joinpath), 5, seed=7)
     assert dtype == "uint8"
     assert torch.equal(torch.tensor(images, dtype=torch.uint8), here.permute(0, 2, 3, 1))
     for message, words in zip(

@@ -37,13 +37,13 @@ def test_a_snapshot_round_trips(folder):
 def test_a_recipe_is_loaded_from_its_root(folder):
     root = folder.parents[2]
     recipe = {"kind": "candidate", "id": "mlp/r0/000000001"}
-    assert draw(load_sampler(recipe, root), 3, seed=0).shape == (3, 1, 8, 8)
+    assert draw(load_sampler(recipe, root.joinpath), 3, seed=0).shape == (3, 1, 8, 8)
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/x/y", "a/b", "a/b/c/d", "a/../c", "A/b/c", ""])
 def test_an_id_cannot_leave_the_root(folder, name):
     with pytest.raises(ChorusError, match="not the id of a candidate"):
-        load_sampler({"kind": "candidate", "id": name}, folder.parents[2])
+        load_sampler({"kind": "candidate", "id": name}, folder.parents[2].joinpath)
 
 
 def test_damaged_missing_and_foreign_weights_are_named(folder):

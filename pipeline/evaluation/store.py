@@ -1,4 +1,4 @@
-"""The files of `data/reference` and `evaluation/FAMILY`: the one place that knows their layout."""
+"""The files of `data/reference` and `evaluation/rungN/FAMILY`: the one place that knows their layout."""
 
 from pathlib import Path
 from typing import Any
@@ -67,12 +67,12 @@ def read_ruler(reference: Path, extractor: str | None = None) -> Ruler:
 
 
 def read_evaluation(folder: Path) -> dict[str, Any]:
-    """Read `evaluation/FAMILY/evaluation.json`: schema, family, models_hash, samples, candidates."""
+    """Read `evaluation/rungN/FAMILY/evaluation.json`: schema, family, models_hash, samples, candidates."""
     return _read_versioned(folder / "evaluation.json")
 
 
 def candidate_stem(folder: Path, candidate: str, extractor: str) -> Path:
-    """Return where a candidate's features lie (without `.npy`); `folder` is `evaluation/FAMILY` of its family."""
+    """Return where a candidate's features lie (without `.npy`); `folder` is that of its family and rung."""
     _, member, snapshot = candidate.split("/")
     return folder / member / snapshot / extractor
 

@@ -46,7 +46,7 @@ class FusedModel(PythonModel):
         self.errors = importlib.import_module(f"{code}.errors")
         recipes = importlib.import_module(f"{code}.recipes")
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.sampler = recipes.load_sampler(model["recipe"], folder / "members", device)
+        self.sampler = recipes.load_sampler(model["recipe"], (folder / "members").joinpath, device)
 
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None

@@ -1,6 +1,7 @@
-"""Sample every candidate of a family once, featurise the samples, measure them against val; write evaluation/FAMILY."""
+"""Sample a family's candidates of one rung, featurise and measure them; write evaluation/rungN/FAMILY."""
 
 import shutil
+from pathlib import Path
 from typing import Any
 
 from pipeline.compute import Runtime, set_up
@@ -13,7 +14,7 @@ from pipeline.evaluation.pictures import grid, write_png
 from pipeline.evaluation.ruler import Ruler
 from pipeline.files import read_json, tree_hash, write_json
 from pipeline.fusion.samplers import CandidateSampler, draw
-from pipeline.project import Project
+from pipeline.project import FIRST, Project
 from pipeline.randomness import derive_seed
 from pipeline.tracking import Run, Tracker
 from pipeline.weights import load_generator
@@ -21,18 +22,19 @@ from pipeline.weights import load_generator
 SHOWN = 64
 
 
-def run(project: Project, family: str) -> None:
+def run(project: Project, family: str, rung: int = FIRST) -> None:
     """Measure each snapshot of each member by the selection extractors; judges take no part here."""
     runtime = set_up(project.params.compute)
-    shutil.rmtree(project.evaluation / family, ignore_errors=True)
+    weights, folder = project.family_folder(family, rung), project.evaluation_folder(family, rung)
+    shutil.rmtree(folder, ignore_errors=True)
     reference = store.read_reference(project.reference)
     extractors = load_extractors(project.reference, reference["selection"], runtime.device, project.weights)
     rulers = {name: store.read_ruler(project.reference, name) for name in extractors}
     real = {name: store.read_features(project.reference, "val", name) for name in extractors}
-    found = candidates_of(project, family)
+    found = candidates_of(project, family, rung)
     entries = []
     for done, candidate in enumerate(found, 1):
-        entry = evaluate_candidate(project, runtime, candidate, extractors, rulers, real)
+        entry = evaluate_candidate(project, runtime, candidate, weights.parent, folder, extractors, rulers, real)
         entries.append(entry)
         decides = rulers[reference["selection"][0]].name
         floor = reference["floors"]["val"][decides]
@@ -41,21 +43,21 @@ def run(project: Project, family: str) -> None:
     for warning in sorted({text for entry in entries for text in entry["warnings"]}):
         print(f"evaluate  warning: {warning}", flush=True)
     write_json(
-        project.evaluation / family / "evaluation.json",
+        folder / "evaluation.json",
         {
             "schema": store.SCHEMA,
             "family": family,
-            "models_hash": tree_hash(project.members / family),
+            "models_hash": tree_hash(weights),
             "samples": project.params.evaluation.samples,
             "candidates": entries,
         },
     )
-    log_to_members(project, family, entries)
+    log_to_members(project, weights, entries)
 
 
-def candidates_of(project: Project, family: str) -> list[str]:
+def candidates_of(project: Project, family: str, rung: int) -> list[str]:
     """Return the ids of a family's snapshots; raises `ChorusError` where the weights are not those of its roster."""
-    folder = project.members / family
+    folder = project.family_folder(family, rung)
     replicas = project.params.families[family].replicas
     members = read_json(folder / "family.json")["members"]
     snapshots = {
@@ -64,7 +66,7 @@ def candidates_of(project: Project, family: str) -> list[str]:
     complete = sum(map(bool, snapshots.values()))
     if not len(members) == complete == replicas:
         raise ChorusError(
-            f"models/members/{family} holds {complete} members, params.yaml asks for {replicas}: "
+            f"{folder.relative_to(project.root)} holds {complete} members, params.yaml asks for {replicas}: "
             f"run `dvc repro train@{family}`"
         )
     return [f"{family}/{member}/{snapshot}" for member in members for snapshot in snapshots[member]]
@@ -74,16 +76,20 @@ def evaluate_candidate(
     project: Project,
     runtime: Runtime,
     candidate: str,
+    weights: Path,
+    folder: Path,
     extractors: dict[str, Extractor],
     rulers: dict[str, Ruler],
     real: dict[str, Features],
 ) -> dict[str, Any]:
-    """Write one candidate's features and grid; return its entry of evaluation.json."""
+    """Write one candidate's features and grid; return its entry of evaluation.json.
+
+    weights: the rung's folder of snapshots; folder: the family's folder in `evaluation`.
+    """
     params = project.params
-    family, member, snapshot = candidate.split("/")
-    sampler = CandidateSampler(load_generator(project.members / candidate, runtime.device)[0], runtime.device)
+    _, member, snapshot = candidate.split("/")
+    sampler = CandidateSampler(load_generator(weights / candidate, runtime.device)[0], runtime.device)
     images = draw(sampler, params.evaluation.samples, seed=derive_seed(params.seed, "evaluate", candidate))
-    folder = project.evaluation / family
     metrics: dict[str, float] = {}
     warnings: list[str] = []
     if bool((images == images[:1]).all()):
@@ -98,11 +104,11 @@ def evaluate_candidate(
     return {"id": candidate, "member": member, "nimg": int(snapshot), "metrics": metrics, "warnings": warnings}
 
 
-def log_to_members(project: Project, family: str, entries: list[dict[str, Any]]) -> None:
+def log_to_members(project: Project, folder: Path, entries: list[dict[str, Any]]) -> None:
     """Add the distances to the MLflow runs that trained the members; a member trained elsewhere has no run here."""
     tracker = Tracker(project.root)
     for member in sorted({entry["member"] for entry in entries}):
-        runs = tracker.find(chorus_member=tree_hash(project.members / family / member))
+        runs = tracker.find(chorus_member=tree_hash(folder / member))
         if not runs:
             continue
         run = Run(tracker.client, runs[0].info.run_id)

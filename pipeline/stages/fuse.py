@@ -25,7 +25,7 @@ from pipeline.weights import SCHEMA
 def run(project: Project) -> None:
     """Write models/fused: `strategies.json` (a row for each strategy), `recipe.json` and the winner's weights."""
     runtime = set_up(project.params.compute)
-    remove_former_families(project)
+    remove_former(project)
     ruler = store.read_ruler(project.reference)
     fit, choose = halves_of_val(project, ruler)
     problem = Problem.of(read_pool(project, ruler), frechet.moments(fit), project.params.fusion.vote_draws)
@@ -53,16 +53,18 @@ def run(project: Project) -> None:
     write(project, ruler, problem, rows, winner)
 
 
-def remove_former_families(project: Project) -> None:
-    """Remove what families no longer in params.yaml left in the folders that this stage depends on.
+def remove_former(project: Project) -> None:
+    """Remove what families and rungs no longer in params.yaml left in the folders that this stage depends on.
 
     DVC leaves the outputs of a stage that is gone where they are, and they would stay in the hashes of those folders.
     Its cache still holds them. Only folders that a stage of ours wrote are touched.
     """
+    kept = {f"rung{rung}" for rung in project.rungs}
     for folder, mark in ((project.members, "family.json"), (project.evaluation, "evaluation.json")):
-        for path in sorted(folder.glob(f"*/{mark}")):
-            if path.parent.name not in project.params.families:
-                print(f"fuse  removes {path.parent.relative_to(project.root)}: not a family any more", flush=True)
+        for path in sorted(folder.glob(f"rung*/*/{mark}")):
+            family, rung = path.parent.name, path.parent.parent.name
+            if family not in project.params.families or rung not in kept:
+                print(f"fuse  removes {path.parent.relative_to(project.root)}: not in params.yaml any more", flush=True)
                 shutil.rmtree(path.parent)
 
 
@@ -77,20 +79,29 @@ def halves_of_val(project: Project, ruler: Ruler) -> tuple[NDArray[np.float64], 
 
 
 def read_pool(project: Project, ruler: Ruler) -> tuple[Candidate, ...]:
-    """Return the candidates of all families in params.yaml; raises `ChorusError` for an evaluation of other weights."""
+    """Return the candidates of all rungs and families; raises `ChorusError` for an evaluation of other weights."""
     pool = []
-    for family in project.params.families:
-        folder = project.evaluation / family
-        evaluation = store.read_evaluation(folder)
-        if evaluation["models_hash"] != tree_hash(project.members / family):
-            raise ChorusError(
-                f"evaluation/{family} measured other weights than models/members/{family} holds; run dvc repro"
-            )
-        for entry in evaluation["candidates"]:
-            features = store.candidate_features(folder, entry["id"], ruler.extractor)
-            critic = (project.members / entry["id"] / "discriminator.safetensors").exists()
-            pool.append(Candidate(entry["id"], frechet.moments(ruler.project(features.values)), critic))
+    for rung in project.rungs:
+        for family in project.params.families:
+            pool += read_family(project, ruler, family, rung)
     return tuple(pool)
+
+
+def read_family(project: Project, ruler: Ruler, family: str, rung: int) -> list[Candidate]:
+    """Return a family's candidates of one rung."""
+    folder, weights = project.evaluation_folder(family, rung), project.family_folder(family, rung)
+    evaluation = store.read_evaluation(folder)
+    if evaluation["models_hash"] != tree_hash(weights):
+        raise ChorusError(
+            f"{folder.relative_to(project.root)} measured other weights than {weights.relative_to(project.root)} "
+            "holds; run dvc repro"
+        )
+    found = []
+    for entry in evaluation["candidates"]:
+        features = store.candidate_features(folder, entry["id"], ruler.extractor)
+        critic = (weights.parent / entry["id"] / "discriminator.safetensors").exists()
+        found.append(Candidate(entry["id"], frechet.moments(ruler.project(features.values)), critic))
+    return found
 
 
 def try_strategy(
@@ -101,7 +112,7 @@ def try_strategy(
         fusion = strategy(name)(problem)
     except NotApplicableError as reason:
         return {"name": name, "skipped": str(reason)}
-    sampler = load_sampler(fusion.recipe, project.members, runtime.device)
+    sampler = load_sampler(fusion.recipe, project.snapshot, runtime.device)
     images = draw(sampler, project.params.evaluation.samples, seed=derive_seed(project.params.seed, "fuse", name))
     evidence = {**fusion.evidence, "choose": score(images), "cost": sampler.cost, "samples": len(images)}
     return {"name": name, "recipe": fusion.recipe, "evidence": evidence}
@@ -114,7 +125,7 @@ def write(project: Project, ruler: Ruler, problem: Problem, rows: list[dict[str,
         target = project.fused / "members" / name
         target.mkdir(parents=True)
         for file in ["config.json", *(f"{network}.safetensors" for network in sorted(networks))]:
-            shutil.copyfile(project.members / name / file, target / file)
+            shutil.copyfile(project.snapshot(name) / file, target / file)
     write_json(
         project.fused / "strategies.json",
         {

@@ -40,7 +40,7 @@ def run(project: Project) -> None:
     arms: list[dict[str, Any]] = []
     warnings: set[str] = set()
     for arm in arms_of(fused):
-        sampler = load_sampler(arm["recipe"], project.members, runtime.device)
+        sampler = load_sampler(arm["recipe"], project.snapshot, runtime.device)
         fresh = derive_seed(project.params.seed, "judge", arm["name"])
         images = draw(sampler, project.params.judge.samples, seed=fresh)
         write_png(figures / arm["kind"] / f"{arm['name'].replace('/', '-')}.png", grid(images[:SHOWN]))

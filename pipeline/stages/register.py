@@ -135,7 +135,7 @@ def mark_reused(project: Project, tracker: Tracker, parent: Run) -> None:
     for name, folder in members_of(project).items():
         if name in present:
             continue
-        evaluation = read_json(project.evaluation / folder.parent.name / "evaluation.json")
+        evaluation = read_json(project.evaluation / folder.parent.relative_to(project.members) / "evaluation.json")
         tags = {"chorus.reused": "true"} | ({"chorus.original": originals[name]} if name in originals else {})
         with tracker.child("member", name, key=tree_hash(folder), **tags) as child:
             last = max((row for row in evaluation["candidates"] if row["id"].startswith(f"{name}/")), key=_nimg)
@@ -143,15 +143,16 @@ def mark_reused(project: Project, tracker: Tracker, parent: Run) -> None:
             child.dataset(manifest)
             child.history(read_json(folder / "history.json"))
             child.metrics({f"val/{metric}": value for metric, value in last["metrics"].items()}, step=_nimg(last))
-            child.file(project.evaluation / last["id"] / "grid.png", "samples")
+            child.file(project.measured(last["id"]) / "grid.png", "samples")
 
 
 def members_of(project: Project) -> dict[str, Path]:
-    """Return the folder of each member of the families in params.yaml, by FAMILY/MEMBER."""
+    """Return the folder of each member of the families in params.yaml, by FAMILY/MEMBER: that of its last rung."""
     return {
         f"{family}/{path.parent.name}": path.parent
         for family in project.params.families
-        for path in sorted((project.members / family).glob("*/history.json"))
+        for rung in project.rungs
+        for path in sorted(project.family_folder(family, rung).glob("*/history.json"))
     }
 
 

@@ -1,4 +1,4 @@
-"""Train one family's members and write their snapshots to `models/members/FAMILY`."""
+"""Train one family's members and write their snapshots to `models/members/rung1/FAMILY`."""
 
 import hashlib
 import json
@@ -93,14 +93,14 @@ def training_key(project: Project, family: str, member: str, data: str) -> str:
 
 
 def deliver(project: Project, family: str, recipe: Family, done: dict[str, Path]) -> None:
-    """Put the finished members in place of whatever `models/members/FAMILY` held."""
+    """Put the finished members in place of whatever `models/members/rung1/FAMILY` held."""
     staging = project.checkpoints / family / "family"
     shutil.rmtree(staging, ignore_errors=True)
     for member, folder in done.items():
         shutil.copytree(folder, staging / member)
     content = {"schema": SCHEMA, "family": family, "members": list(done), "params": recipe.model_dump(mode="json")}
     write_json(staging / "family.json", content)
-    target = project.members / family
+    target = project.family_folder(family)
     if target.exists():
         shutil.rmtree(target)
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -106,14 +106,14 @@ def test_a_removed_family_leaves_the_fusion_and_its_folders(checkout):
     checkout.write_params(families={"mlp": SMALL["families"]["mlp"]})
     checkout.run("dvc", "repro")
     assert set(strategies(checkout)["members"]) == {"mlp/r0", "mlp/r1"}
-    assert not (checkout.folder / "models/members/vae").exists()
-    assert not (checkout.folder / "evaluation/vae").exists()
+    assert not (checkout.folder / "models/members/rung1/vae").exists()
+    assert not (checkout.folder / "evaluation/rung1/vae").exists()
     assert checkout.run("dvc", "status").strip() == "Data and pipelines are up to date."
 
 
 @pytest.mark.timeout(600)
 def test_an_evaluation_of_other_weights_is_refused(checkout):
-    path = checkout.folder / "models/members/mlp/r0/history.json"
+    path = checkout.folder / "models/members/rung1/mlp/r0/history.json"
     content = path.read_bytes()
     path.unlink()  # a link into DVC's cache may not be written through
     path.write_bytes(content + b" ")

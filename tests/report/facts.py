@@ -127,7 +127,10 @@ def facts() -> Facts:
             "chorus": "0.1.0",
             "torch": "2.13.0",
         },
-        details={"Lock entries": {"models/members/dcgan": "0b" * 16}, "Runs of the members": {"dcgan/r0": "6" * 32}},
+        details={
+            "Lock entries": {"models/members/rung1/dcgan": "0b" * 16},
+            "Runs of the members": {"dcgan/r0": "6" * 32},
+        },
     )
 
 

@@ -46,9 +46,9 @@ def write_members(target: Project, scale: float = 1.0) -> None:
                 network = architecture("mlp").generator(config)
             for parameter in network.parameters():
                 parameter.data.mul_(scale)
-            save_snapshot(target.members / "gan" / member / snapshot, config, {"generator": network})
-        write_json(target.members / "gan" / member / "history.json", [])
-    write_json(target.members / "gan" / "family.json", {"schema": 1, "family": "gan", "members": ["r0", "r1"]})
+            save_snapshot(target.family_folder("gan") / member / snapshot, config, {"generator": network})
+        write_json(target.family_folder("gan") / member / "history.json", [])
+    write_json(target.family_folder("gan") / "family.json", {"schema": 1, "family": "gan", "members": ["r0", "r1"]})
 
 
 @pytest.fixture(autouse=True)
@@ -106,7 +106,7 @@ def test_unlabelled_images_are_measured_without_labels(tmp_path: Path) -> None:
     assert store.read_ruler(target.reference).name == "fd16_selfsup"
     write_members(target)
     evaluate.run(target, "gan")
-    metrics = store.read_evaluation(target.evaluation / "gan")["candidates"][0]["metrics"]
+    metrics = store.read_evaluation(target.evaluation_folder("gan"))["candidates"][0]["metrics"]
     assert set(metrics) == {"fd16_selfsup", "fd_selfsup", "kid_selfsup", "precision_selfsup", "recall_selfsup"}
 
 
@@ -143,10 +143,10 @@ def test_weights_that_are_not_there_end_the_stage(tmp_path: Path) -> None:
 
 def test_evaluation_holds_each_candidate_measured_once(made: Project) -> None:
     evaluate.run(made, "gan")
-    folder = made.evaluation / "gan"
+    folder = made.evaluation_folder("gan")
     content = store.read_evaluation(folder)
     assert content["family"] == "gan"
-    assert content["models_hash"] == tree_hash(made.members / "gan")
+    assert content["models_hash"] == tree_hash(made.family_folder("gan"))
     assert content["samples"] == 100
     entries = content["candidates"]
     assert [entry["id"] for entry in entries] == [f"gan/{m}/{s}" for m in ("r0", "r1") for s in SNAPSHOTS]
@@ -157,7 +157,7 @@ def test_evaluation_holds_each_candidate_measured_once(made: Project) -> None:
     assert (folder / "r0" / SNAPSHOTS[0] / "grid.png").exists()
 
     candidate = entries[1]["id"]
-    sampler = CandidateSampler(load_generator(made.members / candidate)[0])
+    sampler = CandidateSampler(load_generator(made.snapshot(candidate))[0])
     images = draw(sampler, 100, seed=derive_seed(3, "evaluate", candidate))
     again = load_extractors(made.reference, ["classifier"])["classifier"].features(images)
     assert (store.candidate_features(folder, candidate, "classifier").values == again.values).all()
@@ -170,10 +170,10 @@ def test_evaluation_holds_each_candidate_measured_once(made: Project) -> None:
 def test_distances_are_logged_to_the_run_that_trained_the_member(made: Project) -> None:
     tracker = Tracker(made.root)
     with tracker.child("member", "gan/r0", key="k") as tracked:
-        tracked.tag(chorus_member=tree_hash(made.members / "gan" / "r0"))
+        tracked.tag(chorus_member=tree_hash(made.family_folder("gan") / "r0"))
     evaluate.run(made, "gan")
     logged = tracker.client.get_metric_history(tracked.id, "val/fd16_classifier")
-    entries = store.read_evaluation(made.evaluation / "gan")["candidates"][:2]
+    entries = store.read_evaluation(made.evaluation_folder("gan"))["candidates"][:2]
     assert [(m.step, m.value) for m in logged] == [(e["nimg"], e["metrics"]["fd16_classifier"]) for e in entries]
 
 
@@ -187,7 +187,7 @@ def test_a_generator_of_one_image_is_measured_and_named(made: Project, tmp_path:
     target = copy_of(made, tmp_path)
     write_members(target, scale=0)
     evaluate.run(target, "gan")
-    entry = store.read_evaluation(target.evaluation / "gan")["candidates"][0]
+    entry = store.read_evaluation(target.evaluation_folder("gan"))["candidates"][0]
     assert entry["warnings"] == ["gan/r0/000000512: all 100 images are equal"]
     assert np.isfinite(list(entry["metrics"].values())).all()
     assert "warning: gan/r0/000000512: all 100 images are equal" in capsys.readouterr().out
@@ -195,7 +195,7 @@ def test_a_generator_of_one_image_is_measured_and_named(made: Project, tmp_path:
 
 def test_weights_that_do_not_fit_the_roster_are_refused(made: Project, tmp_path: Path) -> None:
     target = copy_of(made, tmp_path)
-    roster = target.members / "gan" / "family.json"
+    roster = target.family_folder("gan") / "family.json"
     write_json(roster, read_json(roster) | {"members": ["r0"]})
-    with pytest.raises(ChorusError, match=r"models/members/gan holds 1 members, params\.yaml asks for 2"):
+    with pytest.raises(ChorusError, match=r"models/members/rung1/gan holds 1 members, params\.yaml asks for 2"):
         evaluate.run(target, "gan")

@@ -139,7 +139,7 @@ register.run(Project.load(Path(sys.argv[1])))
 
 def test_members_that_were_not_trained_now_are_marked_and_linked(project: Project) -> None:
     tracker = Tracker(project.root)
-    identity = tree_hash(project.members / "mlp" / "r0")
+    identity = tree_hash(project.family_folder("mlp") / "r0")
     with tracker.child("member", "mlp/r0", key="training") as trained:
         trained.tag(chorus_member=identity)
     tracker.finish_pipeline()

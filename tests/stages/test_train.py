@@ -95,7 +95,7 @@ def project(fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 
 def members(root: Path) -> Path:
-    return root / "models" / "members"
+    return root / "models" / "members" / "rung1"
 
 
 def test_writes_the_declared_layout(unbroken: Path) -> None:
