@@ -74,7 +74,9 @@ def ours(images: Tensor, config: ModelConfig, batch: int) -> Iterator[None]:
     runtime = set_up(Compute(device="cpu", threads=max(1, (os.cpu_count() or 1) // 2)))
     family = Family(architecture="dcgan", width=config.width, latent=config.latent, batch=batch, kimg=1e9, snapshots=1)
     streams = Streams(0, "benchmark", 0)
-    for _ in loop.train(images, family, config, runtime, streams, loop.build(family, config, runtime, streams)):
+    for _ in loop.train(
+        loop.Data(images), family, config, runtime, streams, loop.build(family, config, runtime, streams)
+    ):
         yield
 
 

@@ -13,8 +13,8 @@ import pipeline.models
 from pipeline.errors import ChorusError
 
 NAME = r"^[a-z0-9][a-z0-9_-]*$"
-# Architectures with an encoder and without a discriminator; said here, as asking their files would import torch.
-WITH_ENCODER = ("vae",)
+# What trains the architectures that are no plain GANs; said here, as asking their files would import torch.
+OBJECTIVES = {"vae": "variational"}
 OWN_EXTRACTORS = ("classifier", "classifier-b", "selfsup", "selfsup-b", "pixels")
 PRETRAINED = (
     "inception-v3-compat",
@@ -51,6 +51,22 @@ def registered(package: Any) -> tuple[str, ...]:
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+# Keys of a family that only some objectives know.
+_DISCRIMINATOR = (
+    "lr_discriminator",
+    "loss",
+    "regularisers",
+    "spectral_norm",
+    "dropout",
+    "label_smoothing",
+    "augment",
+    "discriminator_steps",
+    "discriminators",
+    "discriminator_weights",
+)
+OWNED = {"adversarial": _DISCRIMINATOR, "variational": ("kl_weight", "sample_noise")}
 
 
 class Splits(Section):
@@ -140,11 +156,23 @@ class Reference(Section):
         return tuple(name for name in wanted if name not in self.deciding(labelled))[:2]
 
 
+class Regularisers(Section):
+    """Penalties on the discriminator by their strengths; `every`: taken at each such step, times as strong."""
+
+    r1: Positive | None = None
+    r2: Positive | None = None
+    gradient_penalty: Positive | None = None
+    weight_clip: Positive | None = None
+    every: Count = 1
+
+
 class Family(Section):
     """One recipe, trained `replicas` times. Budgets count training images seen, in thousands (`kimg`)."""
 
     architecture: str
     replicas: Count = 1
+    scheme: Literal["independent", "bagging", "boosting", "cascade", "joint"] = "independent"
+    conditional: Annotated[bool, Field(strict=True)] = False
     kimg: Positive
     batch: Several = 64
     snapshots: Count = 1
@@ -157,21 +185,42 @@ class Family(Section):
     momentum: Decay = 0.9
     ema_halflife_kimg: NotNegative = 10
     ema_rampup: Annotated[float, Field(gt=0, le=1, strict=True)] | None = 0.05
-    loss: Literal["minimax", "nonsaturating", "lsgan", "hinge"] | None = None
+    loss: Literal["minimax", "nonsaturating", "lsgan", "hinge", "wasserstein", "relativistic"] | None = None
+    regularisers: Regularisers = Regularisers()
+    spectral_norm: Annotated[bool, Field(strict=True)] = False
+    dropout: Decay | None = None
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5, strict=True)] = 0.0
+    augment: list[Literal["color", "translation", "cutout"]] = []
+    discriminator_steps: Count = 1
+    discriminators: Count = 1
+    discriminator_weights: Literal["mean", "softmax"] = "mean"
     kl_weight: NotNegative | None = None
     sample_noise: bool | None = None
+    sampling_steps: Count | None = None
+
+    @property
+    def objective(self) -> str:
+        """What trains the architecture: a name in `pipeline.training.objectives`."""
+        return OBJECTIVES.get(self.architecture, "adversarial")
 
     @model_validator(mode="after")
     def _fits_architecture(self) -> "Family":
         allowed = registered(pipeline.models)
         if self.architecture not in allowed:
             raise ValueError(f"unknown architecture '{self.architecture}'; allowed: {', '.join(allowed)}")
-        if self.architecture in WITH_ENCODER:
-            if self.loss is not None or self.lr_discriminator is not None:
-                raise ValueError(f"a {self.architecture} has no discriminator: remove 'loss' and 'lr_discriminator'")
-        elif self.kl_weight is not None or self.sample_noise is not None:
-            raise ValueError(f"'kl_weight' and 'sample_noise' belong to a vae, not to '{self.architecture}'")
+        own = set(OWNED[self.objective])
+        for key in sorted(self._set() - own):
+            owners = [objective for objective, keys in OWNED.items() if key in keys]
+            if owners:
+                raise ValueError(
+                    f"'{key}' is for {' and '.join(owners)} training, not for '{self.architecture}' "
+                    f"({self.objective}), whose own keys are {', '.join(OWNED[self.objective])}"
+                )
         return self
+
+    def _set(self) -> set[str]:
+        """Names of the keys whose values are not the defaults."""
+        return {name for name, field in type(self).model_fields.items() if getattr(self, name) != field.default}
 
 
 class Evaluation(Section):

@@ -9,7 +9,7 @@ from torch import nn
 
 from pipeline.errors import ChorusError
 from pipeline.files import read_json, replacing, write_json
-from pipeline.models._base import ModelConfig, architecture
+from pipeline.models._base import ModelConfig, build_discriminator, build_generator
 
 SCHEMA = 1
 
@@ -44,21 +44,21 @@ def read_config(folder: Path) -> ModelConfig:
     content = read_json(folder / "config.json")
     if content.get("schema") != SCHEMA:
         raise ChorusError(f"{folder}/config.json has schema {content.get('schema')}, this code reads {SCHEMA}: update")
-    return ModelConfig(**content["model"])
+    return ModelConfig.from_json(content["model"])
 
 
 def load_generator(folder: Path, device: torch.device | str = "cpu") -> tuple[nn.Module, ModelConfig]:
     """Load a snapshot's generator in evaluation mode."""
     config = read_config(folder)
-    network = load_state(folder / "generator.safetensors", architecture(config.architecture).generator(config))
+    network = load_state(folder / "generator.safetensors", build_generator(config))
     return network.to(device).eval().requires_grad_(False), config
 
 
 def load_discriminator(folder: Path, device: torch.device | str = "cpu") -> nn.Module:
     """Load a snapshot's discriminator in evaluation mode; raises `ChorusError` where its architecture has none."""
     config = read_config(folder)
-    build = architecture(config.architecture).discriminator
-    if build is None:
+    discriminator = build_discriminator(config)
+    if discriminator is None:
         raise ChorusError(f"{folder}: a '{config.architecture}' has no discriminator")
-    network = load_state(folder / "discriminator.safetensors", build(config))
+    network = load_state(folder / "discriminator.safetensors", discriminator)
     return network.to(device).eval().requires_grad_(False)

@@ -45,7 +45,7 @@ class Discriminator(nn.Module):
         self.layers = nn.Sequential(*layers)
         initialise(self)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor, y: Tensor | None = None) -> Tensor:
         """Map B×C×H×W in [-1, 1] to B logits."""
         return self.layers(images).flatten()
 

@@ -42,7 +42,7 @@ class Discriminator(nn.Module):
             layers += [nn.Linear(before, after), nn.LeakyReLU(0.2, inplace=True), nn.Dropout(0.3)]
         self.layers = nn.Sequential(*layers, nn.Linear(sizes[-1], 1))
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor, y: Tensor | None = None) -> Tensor:
         """Map B×C×H×W in [-1, 1] to B logits."""
         return self.layers(images).flatten()
 

@@ -40,7 +40,7 @@ class Generator(nn.Module):
         initialise(self)
         self.register_buffer("sigma", torch.ones(()))
 
-    def mean(self, code: Tensor) -> Tensor:
+    def mean(self, code: Tensor, y: Tensor | None = None) -> Tensor:
         """Map B×code to the means B×C×H×W in [-1, 1]."""
         return self.layers(code)
 
@@ -69,10 +69,10 @@ class Encoder(nn.Module):
         self.layers = nn.Sequential(*layers, ToVector(), nn.Linear(channels[-1] * base**2, 2 * config.latent))
         initialise(self)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map B×C×H×W in [-1, 1] to the mean and the log-variance, each B×latent."""
         mean, log_variance = self.layers(images).chunk(2, dim=1)
         return mean, log_variance
 
 
-register(Architecture("vae", Generator, encoder=Encoder))
+register(Architecture("vae", Generator, encoder=Encoder, objective="variational"))

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 import pipeline
 from pipeline.compute import Runtime, set_up
 from pipeline.data.dataset import load_split, read_manifest
+from pipeline.errors import ChorusError
 from pipeline.evaluation.pictures import grid
 from pipeline.files import tree_hash, write_json
 from pipeline.fusion.samplers import CandidateSampler, to_uint8
@@ -24,6 +24,8 @@ from pipeline.project import Project
 from pipeline.tracking import Run, Tracker
 from pipeline.training import checkpoints, loop
 from pipeline.training.interruption import Interruption
+from pipeline.training.loop import Data
+from pipeline.training.objectives._base import objective_for
 from pipeline.training.state import State
 from pipeline.training.streams import Streams
 from pipeline.weights import save_snapshot
@@ -44,7 +46,7 @@ def run(project: Project, family: str) -> None:
     recipe = project.params.families[family]
     runtime = set_up(project.params.compute)
     manifest = read_manifest(project.prepared)
-    images = torch.from_numpy(np.array(load_split(project.prepared, "train").images)).to(runtime.device)
+    data = load_data(project, recipe, runtime)
     tracker = Tracker(project.root)
     members = [f"r{replica}" for replica in range(recipe.replicas)]
     done: dict[str, Path] = {}
@@ -56,23 +58,45 @@ def run(project: Project, family: str) -> None:
             if (done[member] / "history.json").exists():
                 print(f"train {family}/{member}: complete since an earlier run", flush=True)
                 continue
-            config = ModelConfig(
-                recipe.architecture,
-                manifest["channels"],
-                manifest["size"],
-                recipe.latent,
-                recipe.width,
-                bool(recipe.sample_noise),
-            )
+            config = model_config(recipe, manifest)
             streams = Streams(project.params.seed, family, replica)
             with tracker.child("member", f"{family}/{member}", key=key) as tracked:
                 tracked.params(recipe.model_dump(mode="json"))
                 tracked.dataset(manifest)
                 job = Job(family, member, recipe, config, runtime, streams, folder, tracked)
-                job.train(images, interruption)
+                job.train(data, interruption)
                 tracked.tag(chorus_member=tree_hash(done[member]))
     deliver(project, family, recipe, done)
     shutil.rmtree(project.checkpoints / family)
+
+
+def load_data(project: Project, recipe: Family, runtime: Runtime) -> Data:
+    """Return the train split on the device; raises `ChorusError` for a conditional family on images without classes."""
+    split = load_split(project.prepared, "train")
+    images = torch.from_numpy(np.array(split.images)).to(runtime.device)
+    if not recipe.conditional:
+        return Data(images)
+    if split.labels is None:
+        raise ChorusError("`conditional: true` needs classes, and these images have none: give each class a sub-folder")
+    return Data(images, torch.from_numpy(np.array(split.labels)).to(runtime.device))
+
+
+def model_config(recipe: Family, manifest: dict[str, Any]) -> ModelConfig:
+    """Return what a family's networks are built from: its recipe, and the shape and classes of the images."""
+    counts = manifest["class_counts"]["train"] if recipe.conditional else []
+    return ModelConfig(
+        recipe.architecture,
+        manifest["channels"],
+        manifest["size"],
+        recipe.latent,
+        recipe.width,
+        sample_noise=bool(recipe.sample_noise),
+        class_shares=tuple(count / sum(counts) for count in counts),
+        dropout=recipe.dropout,
+        spectral_norm=recipe.spectral_norm,
+        discriminators=recipe.discriminators,
+        sampling_steps=recipe.sampling_steps,
+    )
 
 
 def training_key(project: Project, family: str, member: str, data: str) -> str:
@@ -80,7 +104,7 @@ def training_key(project: Project, family: str, member: str, data: str) -> str:
     recipe = project.params.families[family].model_dump(mode="json", exclude={"replicas"})
     code = Path(pipeline.__file__).parent
     shared = ["compute.py", "params.py", "randomness.py", "data/dataset.py", f"models/{recipe['architecture']}.py"]
-    files = sorted([*code.glob("training/*.py"), *code.glob("models/_*.py"), *(code / name for name in shared)])
+    files = sorted([*code.glob("training/**/*.py"), *code.glob("models/_*.py"), *(code / name for name in shared)])
     content = {
         "member": f"{family}/{member}",
         "recipe": recipe,
@@ -129,13 +153,13 @@ class Job:
         self.environment = checkpoints.environment(runtime)
         self.rows: list[dict[str, float]] = []  # not yet tracked
 
-    def train(self, images: Tensor, interruption: Interruption) -> None:
+    def train(self, data: Data, interruption: Interruption) -> None:
         """Train to the end, or to the next step after an interruption, which is then raised."""
         interval = float(os.environ.get(CHECKPOINT_SECONDS, "30"))
         state = self.start()
         reported = saved = time.monotonic()
         counted = state.nimg
-        for _ in loop.train(images, self.recipe, self.config, self.runtime, self.streams, state):
+        for _ in loop.train(data, self.recipe, self.config, self.runtime, self.streams, state):
             if state.row:
                 self.rows.append(state.row)
             if state.snapshot:
@@ -183,7 +207,8 @@ class Job:
         if "discriminator" in state.networks:
             networks["discriminator"] = state.networks["discriminator"]
         facts: dict[str, Any] = {"family": self.family, "member": self.member, "nimg": state.nimg}
-        facts |= {"kind": loop.kind(self.config), "loss": loop.loss_name(self.recipe)}
+        objective = objective_for(self.recipe, self.config, self.runtime)
+        facts |= {"kind": objective.kind, "loss": objective.loss}
         save_snapshot(self.output / f"{state.nimg:09d}", self.config, networks, **facts)
         self.track_sheet(state)
 

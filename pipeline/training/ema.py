@@ -26,12 +26,13 @@ def update(average: nn.Module, network: nn.Module, decay: float) -> None:
 
 
 @torch.no_grad()
-def settle_buffers(average: nn.Module, network: nn.Module, latents: Iterable[Tensor]) -> None:
+def settle_buffers(average: nn.Module, network: nn.Module, inputs: Iterable[tuple[Tensor | None, ...]]) -> None:
     """Give the average the buffers that fit its weights, in place, and leave it in evaluation mode.
 
-    Batch-norm statistics are measured anew on the average's own maps over `latents` (batches B×latent, each counts the
-    same): those of the network belong to other weights. Brock, Donahue, Simonyan 2019, "Large Scale GAN Training for
-    High Fidelity Natural Image Synthesis", call them standing statistics. All other buffers are the network's.
+    Batch-norm statistics are measured anew on the average's own maps over `inputs` (batches of latents and labels, each
+    counts the same): those of the network belong to other weights. Brock, Donahue, Simonyan 2019, "Large Scale GAN
+    Training for High Fidelity Natural Image Synthesis", call them standing statistics. All other buffers are the
+    network's.
     """
     for mine, other in zip(average.buffers(), network.buffers(), strict=True):
         mine.copy_(other)
@@ -41,6 +42,6 @@ def settle_buffers(average: nn.Module, network: nn.Module, latents: Iterable[Ten
         for layer in layers:
             layer.reset_running_stats()
             layer.momentum = None  # torch's sign for a plain mean over batches
-        for z in latents:
-            average(z)
+        for arguments in inputs:
+            average(*arguments)
     average.eval()

@@ -3,16 +3,19 @@
 import copy
 import math
 from collections.abc import Iterator
-from functools import partial
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pipeline.compute import Runtime
 from pipeline.errors import ChorusError
-from pipeline.models._base import ModelConfig, architecture
+from pipeline.models._base import ModelConfig
 from pipeline.params import Family
-from pipeline.training import ema, losses, steps
+from pipeline.randomness import generator
+from pipeline.training import ema
+from pipeline.training.objectives._base import Batch, objective_for
 from pipeline.training.optimizers import build_optimizer
 from pipeline.training.state import State
 from pipeline.training.streams import Streams
@@ -21,14 +24,26 @@ ROWS = 100  # of the history, for a whole training
 SETTLE = 16  # batches that measure the average's batch-norm statistics at a snapshot
 
 
-def kind(config: ModelConfig) -> str:
-    """Return `vae` for an architecture with an encoder, `gan` for any other."""
-    return "vae" if architecture(config.architecture).encoder else "gan"
+@dataclass(frozen=True)
+class Data:
+    """What a member trains on, on the runtime's device for the whole training.
 
+    images: uint8 N×C×H×W. labels: int64 N in [0, classes), where the member is conditional. rows: int64 M, the images
+    that an epoch goes through, some several times (None: each of them once).
+    """
 
-def loss_name(family: Family) -> str:
-    """Return the family's loss: for a GAN one of `losses.LOSSES`, for a vae `elbo`."""
-    return "elbo" if architecture(family.architecture).encoder else family.loss or losses.DEFAULT
+    images: Tensor
+    labels: Tensor | None = None
+    rows: Tensor | None = None
+
+    def __len__(self) -> int:
+        """How many images an epoch has."""
+        return len(self.images if self.rows is None else self.rows)
+
+    def at(self, places: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the images at `places` of an epoch as `batch_at` does, and their labels."""
+        rows = places if self.rows is None else self.rows[places]
+        return batch_at(self.images, rows), None if self.labels is None else self.labels[rows.to(self.labels.device)]
 
 
 def schedule(family: Family) -> tuple[int, set[int]]:
@@ -42,24 +57,19 @@ def schedule(family: Family) -> tuple[int, set[int]]:
 
 def build(family: Family, config: ModelConfig, runtime: Runtime, streams: Streams) -> State:
     """Return a member at its start: networks on the device in channels_last, their average, their optimisers."""
-    design = architecture(config.architecture)
-    opponent, build_opponent = (
-        ("encoder", design.encoder) if design.encoder else ("discriminator", design.discriminator)
-    )
-    assert build_opponent is not None
+    objective = objective_for(family, config, runtime)
     with torch.random.fork_rng():
         torch.manual_seed(streams.seed_of("weights"))
-        networks = {"generator": design.generator(config), opponent: build_opponent(config)}
+        networks = objective.networks()
     for name, network in networks.items():
         networks[name] = network.to(runtime.device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    rates = {"generator": family.lr, opponent: family.lr_discriminator or family.lr}
-    columns = steps.VARIATIONAL if design.encoder else steps.ADVERSARIAL
+    rates = dict.fromkeys(networks, family.lr) | {"discriminator": family.lr_discriminator or family.lr}
     return State(
         networks=networks,
         average=copy.deepcopy(networks["generator"]).eval().requires_grad_(False),
         optimizers={name: build_optimizer(network, family, rates[name]) for name, network in networks.items()},
-        columns=columns,
-        sums=torch.zeros(len(columns), device=runtime.device),
+        columns=objective.columns,
+        sums=torch.zeros(len(objective.columns), device=runtime.device),
     )
 
 
@@ -72,7 +82,7 @@ def batch_at(images: Tensor, indices: Tensor) -> Tensor:
 
 
 def train(
-    images: Tensor,  # uint8 N×C×H×W, on the runtime's device for the whole training
+    data: Data,  # on the runtime's device
     family: Family,  # the recipe
     config: ModelConfig,  # the networks
     runtime: Runtime,  # device and precision
@@ -82,24 +92,21 @@ def train(
     """Train `state` to the end of the family's budget, yielding it after every step.
 
     A restored state continues as if it had never stopped: every random draw depends on the images seen alone. Dropout
-    draws from torch's global stream, seeded anew at each step. Raises `ChorusError` when a loss is no longer finite.
+    and augmentation draw from torch's global stream, seeded anew at each step. Raises `ChorusError` when a loss is no
+    longer finite.
     """
-    if not len(images):
+    if not len(data):
         raise ChorusError("the train split is empty; give more images or a larger data.splits.train")
+    objective = objective_for(family, config, runtime)
     batch, device = family.batch, runtime.device
     total, snapshots = schedule(family)
     every = max(1, total // ROWS)
-    if kind(config) == "vae":
-        kl_weight = 1.0 if family.kl_weight is None else family.kl_weight
-        step = partial(steps.variational_step, kl_weight=kl_weight)
-    else:
-        step = partial(steps.adversarial_step, loss=losses.LOSSES[loss_name(family)])
 
     for done in range(state.nimg // batch + 1, total + 1):
-        real = batch_at(images, streams.order(state.nimg, batch, len(images)))
+        real, labels = data.at(streams.order(state.nimg, batch, len(data)))
         z = streams.normal(batch, config.latent, purpose="latent", nimg=state.nimg).to(device, non_blocking=True)
         torch.manual_seed(streams.seed_of("dropout", state.nimg))
-        state.sums += step(state.networks, state.optimizers, real, z, runtime=runtime)
+        state.sums += objective.step(state, Batch(real, z, labels, step=done - 1))
         state.steps += 1
         state.nimg += batch
         decay = ema.ema_decay(batch, state.nimg, 1000 * family.ema_halflife_kimg, family.ema_rampup)
@@ -132,7 +139,15 @@ def finish_row(state: State, streams: Streams) -> dict[str, float]:
 
 def settle(state: State, family: Family, runtime: Runtime, streams: Streams) -> None:
     """Measure the batch-norm statistics of the averaged generator, in place, so that it can be stored and sampled."""
-    length = int(state.average.latent)  # type: ignore[arg-type]
-    draws = (streams.normal(family.batch, length, purpose=f"statistics{i}") for i in range(SETTLE))
+    average: Any = state.average
+    shares = torch.tensor(average.class_shares)
+
+    def inputs(draw: int) -> tuple[Tensor, Tensor | None]:
+        z = streams.normal(family.batch, average.latent, purpose=f"statistics{draw}").to(runtime.device)
+        if not len(shares):
+            return z, None
+        random = generator(streams.seed_of(f"statistics{draw}-labels"))
+        return z, torch.multinomial(shares, family.batch, True, generator=random).to(runtime.device)
+
     with runtime.autocasting():
-        ema.settle_buffers(state.average, state.networks["generator"], (z.to(runtime.device) for z in draws))
+        ema.settle_buffers(average, state.networks["generator"], map(inputs, range(SETTLE)))

@@ -10,8 +10,9 @@ import pipeline.models
 from pipeline.compute import Runtime
 from pipeline.models._base import ModelConfig, architecture
 from pipeline.models._convolutional import Down, Overlap, Up, Windows
-from pipeline.params import WITH_ENCODER, Family, registered
+from pipeline.params import Family, registered
 from pipeline.training import loop
+from pipeline.training.loop import Data
 from pipeline.training.streams import Streams
 from pipeline.weights import load_discriminator, load_generator, save_snapshot
 
@@ -22,8 +23,7 @@ SIZES = (8, 16, 28, 32, 64, 128)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_file_registers_the_architecture_of_its_name(name: str) -> None:
     assert architecture(name).name == name
-    assert (architecture(name).discriminator is None) != (architecture(name).encoder is None)
-    assert (architecture(name).encoder is not None) == (name in WITH_ENCODER)
+    assert architecture(name).objective == Family(architecture=name, kimg=1).objective
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -36,7 +36,7 @@ def test_trains_and_samples_the_same_after_loading(name: str, size: int, channel
     images = torch.randint(256, (9, channels, size, size), dtype=torch.uint8)
     state = loop.build(family, config, runtime, streams)
     start = [parameter.clone() for parameter in state.average.parameters()]
-    for _ in loop.train(images, family, config, runtime, streams, state):
+    for _ in loop.train(Data(images), family, config, runtime, streams, state):
         pass
     assert any(not torch.equal(a, b) for a, b in zip(start, state.average.parameters(), strict=True))
 

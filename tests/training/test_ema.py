@@ -35,7 +35,7 @@ def test_batch_norm_statistics_are_those_of_the_averaged_weights() -> None:
     average = copy.deepcopy(network)
     average[0].weight.data.mul_(5)
     batches = [torch.randn(200, 3) for _ in range(4)]
-    settle_buffers(average, network, batches)
+    settle_buffers(average, network, [(z,) for z in batches])
     assert not average.training
     inner = [average[0](z) for z in batches]
     torch.testing.assert_close(average[1].running_mean, torch.stack([x.mean(0) for x in inner]).mean(0))

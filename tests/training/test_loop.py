@@ -14,6 +14,7 @@ from pipeline.fusion.samplers import CandidateSampler, draw
 from pipeline.models._base import ModelConfig
 from pipeline.params import Family
 from pipeline.training import checkpoints, loop
+from pipeline.training.loop import Data
 from pipeline.training.state import State
 from pipeline.training.streams import Streams
 
@@ -33,7 +34,7 @@ def recipe(architecture: str, **values: Any) -> tuple[Family, ModelConfig]:
 
 def run(family: Family, config: ModelConfig, runtime: Runtime = FP32, data: Tensor | None = None) -> State:
     state = loop.build(family, config, runtime, STREAMS)
-    for _ in loop.train(images() if data is None else data, family, config, runtime, STREAMS, state):
+    for _ in loop.train(Data(images() if data is None else data), family, config, runtime, STREAMS, state):
         pass
     return state
 
@@ -60,7 +61,7 @@ def test_schedule(kimg: float, batch: int, snapshots: int, total: int, at: set[i
 def test_yields_every_step_and_ends_at_the_budget() -> None:
     family, config = recipe("mlp", kimg=0.4, snapshots=3)
     state = loop.build(family, config, FP32, STREAMS)
-    seen = [(s.nimg, s.snapshot) for s in loop.train(images(), family, config, FP32, STREAMS, state)]
+    seen = [(s.nimg, s.snapshot) for s in loop.train(Data(images()), family, config, FP32, STREAMS, state)]
     assert [nimg for nimg, _ in seen] == list(range(8, 401, 8))
     assert [nimg for nimg, snapshot in seen if snapshot] == [136, 264, 400]
     assert state.history[-1]["nimg"] == 400
@@ -82,7 +83,7 @@ def test_going_on_from_a_checkpoint_changes_no_bit(
     unbroken = run(family, config, runtime)
 
     first = loop.build(family, config, runtime, STREAMS)
-    for _ in loop.train(images(), family, config, runtime, STREAMS, first):
+    for _ in loop.train(Data(images()), family, config, runtime, STREAMS, first):
         if first.nimg == 40:
             break
     path = tmp_path / "checkpoint.safetensors"
@@ -93,7 +94,7 @@ def test_going_on_from_a_checkpoint_changes_no_bit(
     second = loop.build(family, config, runtime, STREAMS)
     assert checkpoints.restore_checkpoint(path, second) == surroundings
     assert same(first, second)
-    for _ in loop.train(images(), family, config, runtime, STREAMS, second):
+    for _ in loop.train(Data(images()), family, config, runtime, STREAMS, second):
         pass
     assert same(unbroken, second)
 

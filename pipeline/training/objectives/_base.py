@@ -1,0 +1,75 @@
+"""What an objective is given, what it has to say, and the registry of objectives."""
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from pipeline.compute import Runtime
+from pipeline.models._base import ModelConfig, architecture
+from pipeline.params import Family
+
+if TYPE_CHECKING:
+    from pipeline.training.state import State
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step trains on.
+
+    real: B×C×H×W in [-1, 1]. z: B×latent, standard normal. labels: B int64, for a conditional model alone; generated
+    images are asked for the same classes. step: how many steps came before. Other draws (dropout, augmentation) come
+    from torch's global stream, which the loop seeds anew at each step.
+    """
+
+    real: Tensor
+    z: Tensor
+    labels: Tensor | None
+    step: int
+
+
+class Objective(ABC):
+    """Trains the networks of one member.
+
+    kind: `gan`, `vae` or another word for what is trained. loss: the loss's name in files and pages. columns: names of
+    the numbers that each step returns.
+    """
+
+    kind: str
+    loss: str
+    columns: tuple[str, ...]
+
+    def __init__(self, family: Family, config: ModelConfig, runtime: Runtime) -> None:
+        self.family, self.config, self.runtime = family, config, runtime
+
+    @abstractmethod
+    def networks(self) -> dict[str, nn.Module]:
+        """Build all networks in training mode on the CPU: `generator` and its partners, by their role."""
+
+    @abstractmethod
+    def step(self, state: "State", batch: Batch) -> Tensor:
+        """Do one step and return `columns` as one tensor, without waiting for the device."""
+
+
+_REGISTRY: dict[str, type[Objective]] = {}
+
+
+def register(name: str) -> Callable[[type[Objective]], type[Objective]]:
+    """Add an objective to the registry; its file in this package must bear its name."""
+
+    def add(objective: type[Objective]) -> type[Objective]:
+        _REGISTRY[name] = objective
+        return objective
+
+    return add
+
+
+def objective_for(family: Family, config: ModelConfig, runtime: Runtime) -> Objective:
+    """Return what trains a member of `family`, importing its file when it is first asked for."""
+    name = architecture(config.architecture).objective
+    if name not in _REGISTRY:
+        importlib.import_module(f"{__package__}.{name}")
+    return _REGISTRY[name](family, config, runtime)
