@@ -73,6 +73,8 @@ class Architecture:
 
 
 _REGISTRY: dict[str, Architecture] = {}
+# Architectures that only schemes make. Their file's name begins with an underscore: `params.yaml` cannot ask for them.
+COMPOSITES = {"mixture": "_composite", "cascade": "_composite"}
 
 
 def register(architecture: Architecture) -> Architecture:
@@ -84,7 +86,7 @@ def register(architecture: Architecture) -> Architecture:
 def architecture(name: str) -> Architecture:
     """Return a registered architecture, importing its file when it is first asked for."""
     if name not in _REGISTRY:
-        importlib.import_module(f"{__package__}.{name}")
+        importlib.import_module(f"{__package__}.{COMPOSITES.get(name, name)}")
     return _REGISTRY[name]
 
 

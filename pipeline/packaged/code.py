@@ -42,9 +42,9 @@ def imported(source: str) -> Iterator[str]:
 def sampling_modules() -> dict[str, str]:
     """Return the source of each module that loading and sampling import, by dotted name, parents included.
 
-    All architectures are taken: they are imported by name, which no import statement shows.
+    All architectures are taken, composites too: they are imported by name, which no import statement shows.
     """
-    todo = [ENTRY, *(f"{PACKAGE}.models.{path.stem}" for path in (ROOT / "models").glob("[!_]*.py"))]
+    todo = [ENTRY, *(f"{PACKAGE}.models.{path.stem}" for path in (ROOT / "models").glob("*[!_].py"))]
     found: dict[str, str] = {}
     while todo:
         name = todo.pop()
