@@ -3,14 +3,16 @@
 import pkgutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 import pipeline.fusion.strategies
 import pipeline.models
 from pipeline.errors import ChorusError
+from pipeline.fields import SECTION, Count, Decay, Fraction, NotNegative, Positive, Samples, Several
+from pipeline.racing.settings import Budget, Racing, complaint
 
 NAME = r"^[a-z0-9][a-z0-9_-]*$"
 # What trains the architectures that are no plain GANs; said here, as asking their files would import torch.
@@ -34,23 +36,14 @@ PRETRAINED = (
     "clip-vit-l-14-336px",
 )
 
-# Strict: YAML's `true` and "3" are no numbers.
-Fraction = Annotated[float, Field(ge=0, le=1, strict=True)]
-Decay = Annotated[float, Field(ge=0, lt=1, strict=True)]
-Positive = Annotated[float, Field(gt=0, strict=True)]
-NotNegative = Annotated[float, Field(ge=0, strict=True)]
-Count = Annotated[int, Field(ge=1, strict=True)]
-Several = Annotated[int, Field(ge=2, strict=True)]
-Samples = Annotated[int, Field(ge=64, strict=True)]
+
+class Section(BaseModel):
+    model_config = SECTION
 
 
 def registered(package: Any) -> tuple[str, ...]:
     """Names that a one-file-each registry holds, read from its file names so that nothing heavy is imported."""
     return tuple(m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_"))
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 # Keys of a family that only some objectives know.
@@ -167,13 +160,16 @@ class Regularisers(Section):
 
 
 class Family(Section):
-    """One recipe, trained `replicas` times. Budgets count training images seen, in thousands (`kimg`)."""
+    """One recipe, trained `replicas` times. Budgets count training images seen, in thousands (`kimg`).
+
+    kimg: of each replica; not read where `budget` shares out a total.
+    """
 
     architecture: str
     replicas: Count = 1
     scheme: Literal["independent", "bagging", "boosting", "cascade", "joint"] = "independent"
     conditional: Annotated[bool, Field(strict=True)] = False
-    kimg: Positive
+    kimg: NotNegative = 0
     batch: Several = 64
     snapshots: Count = 1
     latent: Count = 100
@@ -260,11 +256,19 @@ class Params(Section):
     data: Data
     compute: Compute = Compute()
     reference: Reference = Reference()
+    budget: Budget | None = None
+    racing: Racing = Racing()
     families: Annotated[dict[Annotated[str, Field(pattern=NAME)], Family], Field(min_length=1)]
     evaluation: Evaluation = Evaluation()
     fusion: Fusion = Field(default_factory=Fusion)
     judge: Judge = Judge()
     register_: Register = Field(default=Register(), alias="register")
+
+    @model_validator(mode="after")
+    def _budget_fits_families(self) -> "Params":
+        if message := complaint(self.budget, self.racing, self.families):
+            raise ValueError(message)
+        return self
 
 
 def _explain(item: Any) -> str:
@@ -276,7 +280,7 @@ def _explain(item: Any) -> str:
     if item["type"] == "missing":
         return f"{where}: missing"
     value = "" if isinstance(item["input"], dict | BaseModel) else f" = {item['input']!r}"
-    return f"{where}{value}: {message}"
+    return f"{where}{value}: {message}" if where else message
 
 
 def key_of(location: tuple[Any, ...]) -> str:
@@ -295,6 +299,7 @@ def _allowed_keys(location: tuple[Any, ...]) -> list[str]:
         elif model is not Family or part in Family.model_fields:
             fields = {field.alias or name: field for name, field in model.model_fields.items()}
             model = fields[part].annotation
+            model = next((kind for kind in get_args(model) if hasattr(kind, "model_fields")), model)
     return [field.alias or name for name, field in model.model_fields.items()]
 
 
