@@ -63,3 +63,19 @@ class Head(nn.Linear, Labelled):
         if self.embedding is not None and y is not None:
             logits = logits + (self.embedding(y).unflatten(1, (self.out_features, -1)) * h[:, None]).sum(2)
         return logits.flatten() if self.out_features == 1 else logits
+
+
+class Join(nn.Module):
+    """Puts an embedding of the class beside the latent: B×Z and B labels to B×`length`; without classes B×Z.
+
+    Both are equally long and normally distributed at the start (Mirza, Osindero 2014, "Conditional Generative
+    Adversarial Nets", section 3.2, with a learned embedding for the one-hot label).
+    """
+
+    def __init__(self, latent: int, classes: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(classes, latent) if classes else None
+        self.length = 2 * latent if classes else latent
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        return z if self.embedding is None else torch.cat([z, self.embedding(y)], 1)

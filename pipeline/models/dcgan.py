@@ -1,10 +1,14 @@
-"""Deep convolutional GAN (Radford, Metz, Chintala 2016, "Unsupervised Representation Learning with DCGAN")."""
+"""Deep convolutional GAN (Radford, Metz, Chintala 2016, "Unsupervised Representation Learning with DCGAN").
+
+With classes its generator normalises batches by class and its discriminator a projection head (Miyato, Koyama 2018).
+"""
 
 from itertools import pairwise
 
 from torch import Tensor, nn
 
 from pipeline.models._base import Architecture, ModelConfig, register
+from pipeline.models._conditional import Head, Layers, batch_norm
 from pipeline.models._convolutional import Down, ToMap, ToVector, Up, initialise, pyramid
 
 
@@ -18,20 +22,23 @@ class Generator(nn.Module):
         layers: list[nn.Module] = [nn.Linear(config.latent, channels[0] * base**2, bias=False)]
         layers.append(ToMap(channels[0], base))
         for before, after in pairwise(channels):
-            layers += [nn.BatchNorm2d(before), nn.ReLU(inplace=True)]
+            layers += [batch_norm(before, config.classes), nn.ReLU(inplace=True)]
             layers.append(Up(before, after))
-        layers += [nn.BatchNorm2d(channels[-1]), nn.ReLU(inplace=True)]
+        layers += [batch_norm(channels[-1], config.classes), nn.ReLU(inplace=True)]
         layers += [Up(channels[-1], config.channels, bias=True), nn.Tanh()]
-        self.layers = nn.Sequential(*layers)
+        self.layers = Layers(*layers)
         initialise(self)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """Map B×latent to B×C×H×W in [-1, 1]; `y` is ignored."""
-        return self.layers(z)
+        """Map B×latent, and B labels where there are classes, to B×C×H×W in [-1, 1]."""
+        return self.layers(z, y)
 
 
 class Discriminator(nn.Module):
-    """Strided convolutions from the image down to one logit; no batch normalisation on the first layer."""
+    """Strided convolutions from the image down to the logit; no batch normalisation on the first layer.
+
+    Dropout, where it is asked for, leaves out whole maps after each activation but the last (Tompson et al. 2015).
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -39,15 +46,18 @@ class Discriminator(nn.Module):
         channels = channels[::-1]
         layers: list[nn.Module] = [Down(config.channels, channels[0], bias=True)]
         for before, after in pairwise(channels):
-            layers += [nn.LeakyReLU(0.2, inplace=True), Down(before, after)]
-            layers.append(nn.BatchNorm2d(after))
-        layers += [nn.LeakyReLU(0.2, inplace=True), ToVector(), nn.Linear(channels[-1] * base**2, 1)]
-        self.layers = nn.Sequential(*layers)
+            layers.append(nn.LeakyReLU(0.2, inplace=True))
+            if config.dropout:
+                layers.append(nn.Dropout2d(config.dropout))
+            layers += [Down(before, after), nn.BatchNorm2d(after)]
+        layers += [nn.LeakyReLU(0.2, inplace=True), ToVector()]
+        layers.append(Head(channels[-1] * base**2, config.classes, config.outputs))
+        self.layers = Layers(*layers)
         initialise(self)
 
     def forward(self, images: Tensor, y: Tensor | None = None) -> Tensor:
-        """Map B×C×H×W in [-1, 1] to B logits."""
-        return self.layers(images).flatten()
+        """Map B×C×H×W in [-1, 1], and B labels where there are classes, to B logits (or B×outputs)."""
+        return self.layers(images, y)
 
 
 register(Architecture("dcgan", Generator, Discriminator))
