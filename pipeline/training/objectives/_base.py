@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 class Batch:
     """What one step trains on.
 
-    real: B×C×H×W in [-1, 1]. z: B×latent, standard normal. labels: B int64, for a conditional model alone; generated
-    images are asked for the same classes. step: how many steps came before. Other draws (dropout, augmentation) come
-    from torch's global stream, which the loop seeds anew at each step.
+    real: B×C×H×W in [-1, 1]. z: B×`Objective.noise`, standard normal. labels: B int64, for a conditional model alone;
+    generated images are asked for the same classes. step: how many steps came before. Other draws (dropout,
+    augmentation) come from torch's global stream, which the loop seeds anew at each step.
     """
 
     real: Tensor
@@ -32,10 +32,10 @@ class Batch:
 
 
 class Objective(ABC):
-    """Trains the networks of one member.
+    """Trains the networks of one member, or of several that train together.
 
     kind: `gan`, `vae` or another word for what is trained. loss: the loss's name in files and pages. columns: names of
-    the numbers that each step returns.
+    the numbers that each step returns; `NAME@1` is a number of member 1 alone.
     """
 
     kind: str
@@ -45,6 +45,11 @@ class Objective(ABC):
     def __init__(self, family: Family, config: ModelConfig, runtime: Runtime) -> None:
         self.family, self.config, self.runtime = family, config, runtime
 
+    @property
+    def noise(self) -> int:
+        """How many normal numbers a step is given for each image."""
+        return self.config.latent
+
     @abstractmethod
     def networks(self) -> dict[str, nn.Module]:
         """Build all networks in training mode on the CPU: `generator` and its partners, by their role."""
@@ -52,6 +57,13 @@ class Objective(ABC):
     @abstractmethod
     def step(self, state: "State", batch: Batch) -> Tensor:
         """Do one step and return `columns` as one tensor, without waiting for the device."""
+
+    def members(self, state: "State") -> list[dict[str, nn.Module]]:
+        """Return what is kept of each member: the averaged `generator` and, where there is one, its `discriminator`."""
+        kept = {"generator": state.average}
+        if "discriminator" in state.networks:
+            kept["discriminator"] = state.networks["discriminator"]
+        return [kept]
 
 
 _REGISTRY: dict[str, type[Objective]] = {}
