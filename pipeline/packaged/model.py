@@ -53,8 +53,8 @@ class FusedModel(PythonModel):
     ) -> np.ndarray | list[str]:
         """Return one image for each row: uint8 N×H×W×C, or N texts where `format` is `png`.
 
-        model_input: column `label`, integers, -1 = any class. params: `seed` (row i's image depends on the seed and on
-        i alone) and `format` (`array`, or `png`: PNG files as base64 text).
+        model_input: column `label`, integers, -1 = any class. params: `seed` (row i's image depends on the seed, on i
+        and on the row's label alone) and `format` (`array`, or `png`: PNG files as base64 text).
         Raises `MlflowException` for a label that the members do not know and for an unknown format.
         """
         wanted = {"seed": 0, "format": "array", **(params or {})}
@@ -65,8 +65,6 @@ class FusedModel(PythonModel):
         if "label" not in model_input:
             raise MlflowException.invalid_parameter_value("the input needs a column 'label' of integers, -1 = any")
         labels = torch.from_numpy(model_input["label"].to_numpy(dtype=np.int64, copy=True))
-        if bool((labels < -1).any()):
-            raise MlflowException.invalid_parameter_value(f"label {int(labels.min())} does not exist; use -1 for any")
         try:
             # No row still gives an array of the right shape: nothing of one image.
             count = max(len(labels), 1)
