@@ -3,8 +3,7 @@
 import math
 
 from pipeline.errors import ChorusError
-from pipeline.params import Params
-from pipeline.racing.settings import Budget
+from pipeline.params import Budget, Params
 
 
 def rungs(params: Params) -> int:

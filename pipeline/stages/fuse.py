@@ -4,8 +4,6 @@ import shutil
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.compute import Runtime, set_up
@@ -13,12 +11,13 @@ from pipeline.errors import ChorusError
 from pipeline.evaluation import frechet, store
 from pipeline.evaluation.extractors import load_extractors
 from pipeline.evaluation.ruler import Ruler
-from pipeline.files import tree_hash, write_json
+from pipeline.files import write_json
 from pipeline.fusion.samplers import draw, networks_of
-from pipeline.fusion.strategies._base import Candidate, NotApplicableError, Problem, strategy
+from pipeline.fusion.strategies._base import NotApplicableError, Problem, strategy
 from pipeline.project import Project
 from pipeline.randomness import derive_seed
 from pipeline.recipes import load_sampler
+from pipeline.stages._pool import halves_of_val, read_pool
 from pipeline.weights import SCHEMA
 
 
@@ -66,42 +65,6 @@ def remove_former(project: Project) -> None:
             if family not in project.params.families or rung not in kept:
                 print(f"fuse  removes {path.parent.relative_to(project.root)}: not in params.yaml any more", flush=True)
                 shutil.rmtree(path.parent)
-
-
-def halves_of_val(project: Project, ruler: Ruler) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the ruler's features of two disjoint parts of `val`: to fit on, and to choose on."""
-    real = ruler.project(store.read_features(project.reference, "val", ruler.extractor).values)
-    order = np.random.default_rng(derive_seed(project.params.seed, "fuse", "halves")).permutation(len(real))
-    cut = round(len(real) * project.params.fusion.fit_fraction)
-    if min(cut, len(real) - cut) < 2:
-        raise ChorusError(f"val has {len(real)} images: too few to fit on one part and choose on another")
-    return real[order[:cut]], real[order[cut:]]
-
-
-def read_pool(project: Project, ruler: Ruler) -> tuple[Candidate, ...]:
-    """Return the candidates of all rungs and families; raises `ChorusError` for an evaluation of other weights."""
-    pool = []
-    for rung in project.rungs:
-        for family in project.params.families:
-            pool += read_family(project, ruler, family, rung)
-    return tuple(pool)
-
-
-def read_family(project: Project, ruler: Ruler, family: str, rung: int) -> list[Candidate]:
-    """Return a family's candidates of one rung."""
-    folder, weights = project.evaluation_folder(family, rung), project.family_folder(family, rung)
-    evaluation = store.read_evaluation(folder)
-    if evaluation["models_hash"] != tree_hash(weights):
-        raise ChorusError(
-            f"{folder.relative_to(project.root)} measured other weights than {weights.relative_to(project.root)} "
-            "holds; run dvc repro"
-        )
-    found = []
-    for entry in evaluation["candidates"]:
-        features = store.candidate_features(folder, entry["id"], ruler.extractor)
-        critic = (weights.parent / entry["id"] / "discriminator.safetensors").exists()
-        found.append(Candidate(entry["id"], frechet.moments(ruler.project(features.values)), critic))
-    return found
 
 
 def try_strategy(

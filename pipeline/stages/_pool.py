@@ -1,0 +1,48 @@
+"""The pool of candidates and the halves of `val`, as every stage that takes decisions reads them."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import ChorusError
+from pipeline.evaluation import frechet, store
+from pipeline.evaluation.ruler import Ruler
+from pipeline.files import tree_hash
+from pipeline.fusion.strategies._base import Candidate
+from pipeline.project import Project
+from pipeline.randomness import derive_seed
+
+
+def halves_of_val(project: Project, ruler: Ruler) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the ruler's features of two disjoint parts of `val`: to fit on, and to choose on."""
+    real = ruler.project(store.read_features(project.reference, "val", ruler.extractor).values)
+    order = np.random.default_rng(derive_seed(project.params.seed, "fuse", "halves")).permutation(len(real))
+    cut = round(len(real) * project.params.fusion.fit_fraction)
+    if min(cut, len(real) - cut) < 2:
+        raise ChorusError(f"val has {len(real)} images: too few to fit on one part and choose on another")
+    return real[order[:cut]], real[order[cut:]]
+
+
+def read_pool(project: Project, ruler: Ruler) -> tuple[Candidate, ...]:
+    """Return the candidates of all rungs and families; raises `ChorusError` for an evaluation of other weights."""
+    pool = []
+    for rung in project.rungs:
+        for family in project.params.families:
+            pool += read_family(project, ruler, family, rung)
+    return tuple(pool)
+
+
+def read_family(project: Project, ruler: Ruler, family: str, rung: int) -> list[Candidate]:
+    """Return a family's candidates of one rung."""
+    folder, weights = project.evaluation_folder(family, rung), project.family_folder(family, rung)
+    evaluation = store.read_evaluation(folder)
+    if evaluation["models_hash"] != tree_hash(weights):
+        raise ChorusError(
+            f"{folder.relative_to(project.root)} measured other weights than {weights.relative_to(project.root)} "
+            "holds; run dvc repro"
+        )
+    found = []
+    for entry in evaluation["candidates"]:
+        features = store.candidate_features(folder, entry["id"], ruler.extractor)
+        critic = (weights.parent / entry["id"] / "discriminator.safetensors").exists()
+        found.append(Candidate(entry["id"], frechet.moments(ruler.project(features.values)), critic))
+    return found

@@ -1,0 +1,55 @@
+"""What training costs: floating-point operations of one training image, counted and not timed."""
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from pipeline.compute import Runtime
+from pipeline.models._base import ModelConfig
+from pipeline.params import Family
+from pipeline.training import loop
+from pipeline.training.objectives._base import Batch, objective_for
+from pipeline.training.streams import Streams
+
+BATCHES = (8, 16)  # sizes of the two steps from which the cost of the family's own batch follows
+
+
+def flops_per_image(family: Family, config: ModelConfig) -> float:
+    """Return the operations that a training step takes, for each image of its batch.
+
+    Counts what `torch.utils.flop_counter` knows, two operations a multiplication with addition: convolutions and matrix
+    products, forward and backward, of all networks. What a step costs whatever its batch (power iterations) is told
+    from what every image costs by two sizes of batches. Penalties that are taken at each k-th step count 1/k.
+    Deterministic, and the same on every machine: it runs real steps on the CPU, of networks of its own.
+    """
+    every = family.regularisers.every
+    small, large = (_step_flops(family, config, batch, every) for batch in BATCHES)
+    of_an_image = (large - small) / (BATCHES[1] - BATCHES[0])
+    of_a_step = small - BATCHES[0] * of_an_image
+    return of_an_image + of_a_step / family.batch
+
+
+def _step_flops(family: Family, config: ModelConfig, batch: int, every: int) -> float:
+    """Return the operations of a mean step on `batch` images, of which each `every`-th takes the penalties."""
+    with_penalties = _count(family, config, batch, step=0)
+    return with_penalties if every == 1 else (with_penalties + (every - 1) * _count(family, config, batch, 1)) / every
+
+
+def _count(family: Family, config: ModelConfig, batch: int, step: int) -> int:
+    runtime, streams = Runtime(torch.device("cpu"), None), Streams(0, "cost", 0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        state = loop.build(family, config, runtime, streams)
+        objective = objective_for(family, config, runtime)
+        real = torch.zeros(batch, config.channels, config.size, config.size).contiguous(
+            memory_format=torch.channels_last
+        )
+        counter = FlopCounterMode(display=False)
+        with counter:
+            objective.step(state, Batch(real, torch.randn(batch, config.latent), _labels(config, batch), step))
+    return int(counter.get_total_flops())
+
+
+def _labels(config: ModelConfig, batch: int) -> Tensor | None:
+    """Return labels for a conditional model."""
+    return torch.arange(batch) % len(config.class_shares) if config.class_shares else None
