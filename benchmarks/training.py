@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from pipeline.compute import set_up
+from pipeline.layers.convolutional import initialise, pyramid
 from pipeline.models._base import ModelConfig
-from pipeline.models._convolutional import initialise, pyramid
 from pipeline.params import Compute, Family
 from pipeline.training import loop
 from pipeline.training.streams import Streams

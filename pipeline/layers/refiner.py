@@ -3,8 +3,8 @@
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
+from pipeline.layers.convolutional import Down, Up, initialise
 from pipeline.models._base import ModelConfig
-from pipeline.models._convolutional import Down, Up, initialise
 
 BLOCKS = 2
 SLOPE = 0.2
@@ -32,7 +32,7 @@ class Refiner(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        width = 2 * config.width
+        width = config.width
         self.down = Down(config.channels, width, bias=True)
         self.blocks = nn.Sequential(*(Residual(width) for _ in range(BLOCKS)))
         self.up = Up(width, config.channels, bias=True)

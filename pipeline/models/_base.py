@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import nn
 
+from pipeline.layers.spectral import add_spectral_norm
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -98,6 +100,9 @@ def build_generator(config: ModelConfig) -> nn.Module:
 
 
 def build_discriminator(config: ModelConfig) -> nn.Module | None:
-    """Build a discriminator; None for an architecture without one."""
+    """Build a discriminator, with spectral normalisation where asked for; None for an architecture without one."""
     build = architecture(config.architecture).discriminator
-    return build(config) if build else None
+    if build is None:
+        return None
+    network = build(config)
+    return add_spectral_norm(network) if config.spectral_norm else network

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pipeline.layers.refiner import Refiner
 from pipeline.models._base import Architecture, ModelConfig, architecture, build_generator, register
-from pipeline.models._refiner import Refiner
 
 
 class Mixture(nn.Module):

@@ -7,9 +7,9 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from pipeline.layers.conditional import Head, Layers, batch_norm
+from pipeline.layers.convolutional import Down, ToMap, ToVector, Up, initialise, pyramid
 from pipeline.models._base import Architecture, ModelConfig, register
-from pipeline.models._conditional import Head, Layers, batch_norm
-from pipeline.models._convolutional import Down, ToMap, ToVector, Up, initialise, pyramid
 
 
 class Generator(nn.Module):

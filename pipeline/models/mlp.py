@@ -9,8 +9,8 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from pipeline.layers.conditional import Head, Join, Layers
 from pipeline.models._base import Architecture, ModelConfig, register
-from pipeline.models._conditional import Head, Join, Layers
 
 DROPOUT = 0.3
 

@@ -12,9 +12,9 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, relu
 
+from pipeline.layers.conditional import Head, Labelled, Layers, batch_norm
+from pipeline.layers.convolutional import BASES, ToMap
 from pipeline.models._base import Architecture, ModelConfig, register
-from pipeline.models._conditional import Head, Labelled, Layers, batch_norm
-from pipeline.models._convolutional import BASES, ToMap
 
 PLAIN = 32  # largest image whose levels are equally wide
 GROWTH = 4  # widest level, in units of the width

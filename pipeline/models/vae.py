@@ -9,8 +9,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from pipeline.layers.convolutional import Down, ToMap, ToVector, Up, initialise, pyramid
 from pipeline.models._base import Architecture, ModelConfig, register
-from pipeline.models._convolutional import Down, ToMap, ToVector, Up, initialise, pyramid
 
 
 class Generator(nn.Module):

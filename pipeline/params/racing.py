@@ -3,25 +3,23 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, model_validator
 
-from pipeline.fields import SECTION, Count, Positive, Several
+from pipeline.params.fields import Count, Positive, Section, Several
 
 if TYPE_CHECKING:
-    from pipeline.params import Family
+    from pipeline.params.family import Family
 
 # Their members are trained one by one and from nothing but their own state, so that a later rung can go on from it.
 RACED_SCHEMES = ("independent", "bagging")
 
 
-class Budget(BaseModel):
+class Budget(Section):
     """What all families together may spend: `kimg` (training images in thousands) or `tflop` (10¹² operations).
 
     families: how many share it. It is said in the file as DVC can depend on a number there, and not on how many keys a
     section has: a family more or less changes everybody's share.
     """
-
-    model_config = SECTION
 
     kimg: Positive | None = None
     tflop: Positive | None = None
@@ -39,21 +37,17 @@ class Budget(BaseModel):
         return self.kimg or self.tflop or 0.0
 
 
-class Later(BaseModel):
+class Later(Section):
     """A later rung and the one that it follows. DVC cannot subtract, so both are said."""
-
-    model_config = SECTION
 
     rung: Several
     after: Count
 
 
-class Racing(BaseModel):
+class Racing(Section):
     """Rungs after the first one, the share of families that goes on at each, and siblings of a member in the last."""
 
-    model_config = SECTION
-
-    rungs: list[Later] = []
+    rungs: list[Later] = Field(default=[])
     keep: Annotated[float, Field(gt=0, lt=1, strict=True)] = 0.5
     branch: Count = 1
 
@@ -81,10 +75,10 @@ def complaint(budget: Budget | None, racing: Racing, families: "Mapping[str, Fam
             f"budget.families = {budget.families}, and there are {len(families)} families: set it to {len(families)}; "
             "everybody's share changes with it, so all are trained anew"
         )
-    raced = racing.rungs and next((name for name in families if families[name].scheme not in RACED_SCHEMES), None)
-    if raced:
+    unfit = [name for name, family in families.items() if racing.rungs and family.scheme not in RACED_SCHEMES]
+    if unfit:
         return (
-            f"families.{raced}.scheme = '{families[raced].scheme}': only members that train alone are raced "
+            f"families.{unfit[0]}.scheme = '{families[unfit[0]].scheme}': only members that train alone are raced "
             f"({', '.join(RACED_SCHEMES)}); empty racing.rungs, or change the scheme"
         )
     return None

@@ -2,9 +2,9 @@
 
 import hashlib
 import json
-import os
 import shutil
-import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,30 +15,21 @@ import pipeline
 from pipeline.compute import Runtime, set_up
 from pipeline.data.dataset import load_split, read_manifest
 from pipeline.errors import ChorusError
-from pipeline.evaluation.pictures import grid
 from pipeline.files import tree_hash, write_json
-from pipeline.fusion.samplers import CandidateSampler, to_uint8
 from pipeline.models._base import ModelConfig
 from pipeline.params import Family
 from pipeline.project import Project
-from pipeline.tracking import Run, Tracker
-from pipeline.training import checkpoints, loop
+from pipeline.stages._job import Job, Unit, span
+from pipeline.tracking import Tracker
 from pipeline.training.interruption import Interruption
 from pipeline.training.loop import Data
-from pipeline.training.objectives._base import objective_for
-from pipeline.training.state import State
 from pipeline.training.streams import Streams
-from pipeline.weights import save_snapshot
 
 SCHEMA = 1
-REPORT_SECONDS = 5.0
-CHECKPOINT_SECONDS = "CHORUS_CHECKPOINT_SECONDS"  # environment: seconds between checkpoints
-SHEET = 64  # images of a sample sheet
-SHEET_ROWS = 10  # rows of the history between sample sheets
 
 
 def run(project: Project, family: str) -> None:
-    """Train the family's replicas one after another.
+    """Train the family's units one after another.
 
     What is done lies in the checkpoint folder until the whole family is: a run that was ended at any moment goes on
     from there. On SIGTERM or Ctrl-C the current step is finished, a checkpoint written, and the process exits.
@@ -46,28 +37,44 @@ def run(project: Project, family: str) -> None:
     recipe = project.params.families[family]
     runtime = set_up(project.params.compute)
     manifest = read_manifest(project.prepared)
-    data = load_data(project, recipe, runtime)
     tracker = Tracker(project.root)
-    members = [f"r{replica}" for replica in range(recipe.replicas)]
     done: dict[str, Path] = {}
     with Interruption() as interruption:
-        for replica, member in enumerate(members):
-            key = training_key(project, family, member, str(manifest["hash"]))
-            folder = project.checkpoints / family / member / key
-            done[member] = folder / "member"
-            if (done[member] / "history.json").exists():
-                print(f"train {family}/{member}: complete since an earlier run", flush=True)
-                continue
-            config = model_config(recipe, manifest)
-            streams = Streams(project.params.seed, family, replica)
-            with tracker.child("member", f"{family}/{member}", key=key) as tracked:
-                tracked.params(recipe.model_dump(mode="json"))
-                tracked.dataset(manifest)
-                job = Job(family, member, recipe, config, runtime, streams, folder, tracked)
-                job.train(data, interruption)
-                tracked.tag(chorus_member=tree_hash(done[member]))
+        for unit in units(project, family, manifest, runtime):
+            done |= {member: unit.output(member) for member in unit.members}
+            if unit.complete:
+                print(f"train {unit.name}: complete since an earlier run", flush=True)
+            else:
+                train_unit(unit, runtime, tracker, manifest, interruption)
     deliver(project, family, recipe, done)
     shutil.rmtree(project.checkpoints / family)
+
+
+def units(project: Project, family: str, manifest: dict[str, Any], runtime: Runtime) -> Iterator[Unit]:
+    """Yield the family's units in the order of their training; each is asked for when those before are complete."""
+    recipe = project.params.families[family]
+    data = load_data(project, recipe, runtime)
+    config = model_config(recipe, manifest)
+    for replica in range(recipe.replicas):
+        members = (f"r{replica}",)
+        key = training_key(project, family, members, str(manifest["hash"]))
+        folder = project.checkpoints / family / span(members) / key
+        yield Unit(family, members, recipe, config, Streams(project.params.seed, family, replica), data, folder)
+
+
+def train_unit(
+    unit: Unit, runtime: Runtime, tracker: Tracker, manifest: dict[str, Any], interruption: Interruption
+) -> None:
+    """Train one unit, with a tracked run for each of its members."""
+    with ExitStack() as stack:
+        names = [f"{unit.family}/{member}" for member in unit.members]
+        tracked = [stack.enter_context(tracker.child("member", name, key=unit.folder.name)) for name in names]
+        for run in tracked:
+            run.params(unit.recipe.model_dump(mode="json"))
+            run.dataset(manifest)
+        Job(unit, runtime, tracked).train(interruption)
+        for run, member in zip(tracked, unit.members, strict=True):
+            run.tag(chorus_member=tree_hash(unit.output(member)))
 
 
 def load_data(project: Project, recipe: Family, runtime: Runtime) -> Data:
@@ -99,14 +106,26 @@ def model_config(recipe: Family, manifest: dict[str, Any]) -> ModelConfig:
     )
 
 
-def training_key(project: Project, family: str, member: str, data: str) -> str:
-    """Return a hash of all that decides a member's weights: recipe, seed, compute, data and code."""
+def training_key(project: Project, family: str, members: Sequence[str], data: str) -> str:
+    """Return a hash of all that decides the weights of a unit: its members, recipe, seed, compute, data and code."""
     recipe = project.params.families[family].model_dump(mode="json", exclude={"replicas"})
     code = Path(pipeline.__file__).parent
-    shared = ["compute.py", "params.py", "randomness.py", "data/dataset.py", f"models/{recipe['architecture']}.py"]
-    files = sorted([*code.glob("training/**/*.py"), *code.glob("models/_*.py"), *(code / name for name in shared)])
+    shared = [
+        "stages/_job.py",
+        "compute.py",
+        "randomness.py",
+        "data/dataset.py",
+        f"models/{recipe['architecture']}.py",
+    ]
+    files = sorted(
+        [
+            *(file for folder in ("params", "layers", "training") for file in code.glob(f"{folder}/**/*.py")),
+            *code.glob("models/_*.py"),
+            *(code / name for name in shared),
+        ]
+    )
     content = {
-        "member": f"{family}/{member}",
+        "members": f"{family}/{span(members)}",
         "recipe": recipe,
         "seed": project.params.seed,
         "compute": project.params.compute.model_dump(mode="json"),
@@ -129,110 +148,3 @@ def deliver(project: Project, family: str, recipe: Family, done: dict[str, Path]
         shutil.rmtree(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.move(staging, target)
-
-
-class Job:
-    """One member's training with everything around it: resuming, snapshots, checkpoints, tracking, progress lines."""
-
-    def __init__(
-        self,
-        family: str,
-        member: str,
-        recipe: Family,
-        config: ModelConfig,
-        runtime: Runtime,
-        streams: Streams,
-        folder: Path,
-        tracked: Run,
-    ) -> None:
-        self.name, self.family, self.member = f"{family}/{member}", family, member
-        self.recipe, self.config, self.runtime, self.streams = recipe, config, runtime, streams
-        self.checkpoint, self.output = folder / "checkpoint.safetensors", folder / "member"
-        self.tracked = tracked
-        self.budget = loop.schedule(recipe)[0] * recipe.batch
-        self.environment = checkpoints.environment(runtime)
-        self.rows: list[dict[str, float]] = []  # not yet tracked
-
-    def train(self, data: Data, interruption: Interruption) -> None:
-        """Train to the end, or to the next step after an interruption, which is then raised."""
-        interval = float(os.environ.get(CHECKPOINT_SECONDS, "30"))
-        state = self.start()
-        reported = saved = time.monotonic()
-        counted = state.nimg
-        for _ in loop.train(data, self.recipe, self.config, self.runtime, self.streams, state):
-            if state.row:
-                self.rows.append(state.row)
-            if state.snapshot:
-                self.save_snapshot(state)
-            elif state.row and len(state.history) % SHEET_ROWS == 0:
-                # Only the average's own statistics change, which the training never reads.
-                loop.settle(state, self.recipe, self.runtime, self.streams)
-                self.track_sheet(state)
-            now = time.monotonic()
-            if now - reported >= REPORT_SECONDS:
-                self.report(state, (state.nimg - counted) / (now - reported))
-                reported, counted = now, state.nimg
-            if now - saved >= interval or interruption.signal:
-                checkpoints.save_checkpoint(self.checkpoint, state, self.environment)
-                saved = time.monotonic()
-            if interruption.signal:
-                print(f"train {self.name}: stopped at {state.nimg / 1000:g} kimg; run it again to go on", flush=True)
-                interruption.end()
-        self.tracked.history(self.rows)
-        # Written last: it marks the member as complete.
-        write_json(self.output / "history.json", state.history)
-        self.checkpoint.unlink(missing_ok=True)
-
-    def start(self) -> State:
-        """Return the state to go on from: that of a checkpoint where there is a sound one."""
-        state = loop.build(self.recipe, self.config, self.runtime, self.streams)
-        if not self.checkpoint.exists():
-            return state
-        try:
-            before = checkpoints.restore_checkpoint(self.checkpoint, state)
-        except checkpoints.DamagedCheckpoint as error:
-            print(f"train {self.name}: the checkpoint is damaged ({error}); starting anew", flush=True)
-            self.checkpoint.unlink()
-            return loop.build(self.recipe, self.config, self.runtime, self.streams)
-        print(f"train {self.name}: going on from {state.nimg / 1000:g} kimg", flush=True)
-        if changed := checkpoints.differences(before, self.environment):
-            print(f"train {self.name}: the last bits may differ from an unbroken run: {'; '.join(changed)}", flush=True)
-        self.tracked.tag(chorus_resumed_at=state.nimg)
-        self.rows += state.history
-        return state
-
-    def save_snapshot(self, state: State) -> None:
-        """Write the averaged generator and, for a GAN, the discriminator."""
-        networks = {"generator": state.average}
-        if "discriminator" in state.networks:
-            networks["discriminator"] = state.networks["discriminator"]
-        facts: dict[str, Any] = {"family": self.family, "member": self.member, "nimg": state.nimg}
-        objective = objective_for(self.recipe, self.config, self.runtime)
-        facts |= {"kind": objective.kind, "loss": objective.loss}
-        save_snapshot(self.output / f"{state.nimg:09d}", self.config, networks, **facts)
-        self.track_sheet(state)
-
-    def track_sheet(self, state: State) -> None:
-        """Track images of the averaged generator, of the same latents each time."""
-        sampler = CandidateSampler(state.average, self.runtime.device)
-        z = self.streams.normal(SHEET, sampler.latent, purpose="sheet")
-        self.tracked.image(grid(to_uint8(sampler.images(z))), f"samples/{state.nimg:09d}.png")
-
-    def report(self, state: State, rate: float) -> None:
-        """Print one line of progress and track what is new."""
-        left = int((self.budget - state.nimg) / rate)
-        losses = _losses(state.history[-1]) if state.history else ""
-        print(
-            f"train {self.name}  {state.nimg / 1000:.0f}/{self.budget / 1000:.0f} kimg  {rate:,.0f} img/s  {losses}"
-            f"left {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}",
-            flush=True,
-        )
-        self.tracked.history(self.rows)
-        self.rows = []
-        self.tracked.metrics({"img_per_s": rate}, step=state.nimg)
-
-
-def _losses(row: dict[str, float]) -> str:
-    if "loss_g" in row:
-        return f"G {row['loss_g']:.2f} D {row['loss_d']:.2f}  "
-    return f"loss {row['loss']:.2f}  "

@@ -13,8 +13,7 @@ from pipeline.compute import Runtime
 from pipeline.errors import ChorusError
 from pipeline.models._base import ModelConfig
 from pipeline.params import Family
-from pipeline.randomness import generator
-from pipeline.training import ema
+from pipeline.training import ema, health
 from pipeline.training.objectives._base import Batch, objective_for
 from pipeline.training.optimizers import build_optimizer
 from pipeline.training.state import State
@@ -92,8 +91,8 @@ def train(
     """Train `state` to the end of the family's budget, yielding it after every step.
 
     A restored state continues as if it had never stopped: every random draw depends on the images seen alone. Dropout
-    and augmentation draw from torch's global stream, seeded anew at each step. Raises `ChorusError` when a loss is no
-    longer finite.
+    and augmentation draw from torch's global stream, seeded anew at each step. Raises `Unhealthy` when a loss is no
+    longer finite or explodes, or the output collapses.
     """
     if not len(data):
         raise ChorusError("the train split is empty; give more images or a larger data.splits.train")
@@ -101,10 +100,12 @@ def train(
     batch, device = family.batch, runtime.device
     total, snapshots = schedule(family)
     every = max(1, total // ROWS)
+    compared, _ = data.at(streams.order(0, min(health.DRAWN, len(data)), len(data)))
+    monitor = health.Monitor(compared, objective, runtime, streams)
 
     for done in range(state.nimg // batch + 1, total + 1):
         real, labels = data.at(streams.order(state.nimg, batch, len(data)))
-        z = streams.normal(batch, config.latent, purpose="latent", nimg=state.nimg).to(device, non_blocking=True)
+        z = streams.normal(batch, objective.noise, purpose="latent", nimg=state.nimg).to(device, non_blocking=True)
         torch.manual_seed(streams.seed_of("dropout", state.nimg))
         state.sums += objective.step(state, Batch(real, z, labels, step=done - 1))
         state.steps += 1
@@ -113,7 +114,11 @@ def train(
         ema.update(state.average, state.networks["generator"], decay)
 
         state.snapshot = done in snapshots
+        state.healthy = False
         state.row = None
+        if health.is_due(state.nimg, batch):
+            mean_losses(state, streams)
+            monitor.examine(state)
         if done % every == 0 or state.snapshot:
             state.row = finish_row(state, streams)
         if state.snapshot:
@@ -121,18 +126,19 @@ def train(
         yield state
 
 
+def mean_losses(state: State, streams: Streams) -> dict[str, float]:
+    """Return the mean losses since the last row; raises `Unhealthy` where one is not finite or exploded."""
+    means = dict(zip(state.columns, (state.sums / state.steps).tolist(), strict=True))
+    if fault := health.fault_of_losses(means):
+        raise health.Unhealthy(streams, state.nimg, fault)
+    return means
+
+
 def finish_row(state: State, streams: Streams) -> dict[str, float]:
-    """Add the mean losses since the last row to the history; raises `ChorusError` where one is not finite."""
-    means = (state.sums / state.steps).tolist()
+    """Add the mean losses since the last row to the history; raises `Unhealthy` as `mean_losses` does."""
+    row = {"nimg": state.nimg, **mean_losses(state, streams)}
     state.sums.zero_()
     state.steps = 0
-    row = {"nimg": state.nimg, **dict(zip(state.columns, means, strict=True))}
-    broken = [name for name, value in row.items() if not math.isfinite(value)]
-    if broken:
-        raise ChorusError(
-            f"training {streams.family}/r{streams.replica}: {', '.join(broken)} is no longer a number after "
-            f"{state.nimg / 1000:g} kimg; lower families.{streams.family}.lr, or set compute.precision to fp32"
-        )
     state.history.append(row)
     return row
 
@@ -140,14 +146,11 @@ def finish_row(state: State, streams: Streams) -> dict[str, float]:
 def settle(state: State, family: Family, runtime: Runtime, streams: Streams) -> None:
     """Measure the batch-norm statistics of the averaged generator, in place, so that it can be stored and sampled."""
     average: Any = state.average
-    shares = torch.tensor(average.class_shares)
 
     def inputs(draw: int) -> tuple[Tensor, Tensor | None]:
         z = streams.normal(family.batch, average.latent, purpose=f"statistics{draw}").to(runtime.device)
-        if not len(shares):
-            return z, None
-        random = generator(streams.seed_of(f"statistics{draw}-labels"))
-        return z, torch.multinomial(shares, family.batch, True, generator=random).to(runtime.device)
+        y = streams.labels(family.batch, average.class_shares, purpose=f"statistics{draw}-labels")
+        return z, None if y is None else y.to(runtime.device)
 
     with runtime.autocasting():
         ema.settle_buffers(average, state.networks["generator"], map(inputs, range(SETTLE)))

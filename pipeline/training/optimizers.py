@@ -11,3 +11,9 @@ def build_optimizer(network: nn.Module, family: Family, lr: float) -> Optimizer:
     if family.optimizer == "sgd":
         return SGD(network.parameters(), lr=lr, momentum=family.momentum, fused=True)
     return Adam(network.parameters(), lr=lr, betas=family.betas, fused=True)
+
+
+def slow_down(optimizer: Optimizer, times: int) -> None:
+    """Set the learning rates to half of what the optimiser was built with, `times` times over."""
+    for group in optimizer.param_groups:
+        group["lr"] = group.setdefault("initial_lr", group["lr"]) * 0.5**times

@@ -1,4 +1,4 @@
-"""Everything that changes while a member trains, and its form as plain tensors and JSON."""
+"""Everything that changes while members train together, and its form as plain tensors and JSON."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,17 +7,27 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from pipeline.training.optimizers import slow_down
+
 Row = dict[str, float]
+
+
+def rows_of(rows: list[Row], member: int) -> list[Row]:
+    """Return a member's own rows of a history: `loss@1` is member 1's `loss`, a name without `@` is everybody's."""
+    suffix = f"@{member}"
+    return [{k.removesuffix(suffix): v for k, v in row.items() if "@" not in k or k.endswith(suffix)} for row in rows]
 
 
 @dataclass
 class State:
-    """A member in training.
+    """A member in training, or several that train together.
 
     networks: `generator` and `discriminator` or `encoder`. average: the generator's moving average, whose buffers fit
     its weights where `snapshot` is set. columns: names of the losses in `sums`, which adds up `steps` steps since the
     last row. nimg: images seen. row: the row of the history that the last step completed, if any. snapshot: whether the
-    last step ends at a snapshot.
+    last step ends at a snapshot. healthy: whether the last step ended with an examination that found nothing.
+    suspicions: examinations in a row, up to now, that found the output collapsed. incidents: `{nimg, reason}` of
+    each time that the training failed and went back; each halved the learning rates.
     """
 
     networks: dict[str, nn.Module]
@@ -30,6 +40,9 @@ class State:
     history: list[Row] = field(default_factory=list)
     row: Row | None = None
     snapshot: bool = False
+    healthy: bool = False
+    suspicions: int = 0
+    incidents: list[dict[str, Any]] = field(default_factory=list)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all tensors on the CPU by name, each with storage of its own."""
@@ -45,7 +58,13 @@ class State:
 
     def progress(self) -> dict[str, Any]:
         """Return what is not a tensor, as JSON."""
-        return {"nimg": self.nimg, "steps": self.steps, "history": self.history}
+        return {
+            "nimg": self.nimg,
+            "steps": self.steps,
+            "history": self.history,
+            "suspicions": self.suspicions,
+            "incidents": self.incidents,
+        }
 
     def restore(self, tensors: dict[str, Tensor], progress: dict[str, Any]) -> None:
         """Take over what `tensors` and `progress` of an equally built state returned.
@@ -60,7 +79,18 @@ class State:
                 optimizer.state[parameter] = {slot: _like(value, parameter) for slot, value in slots.items()}
         self.sums.copy_(tensors["sums"])
         self.nimg, self.steps = int(progress["nimg"]), int(progress["steps"])
-        self.history = list(progress["history"])
+        self.history, self.suspicions = list(progress["history"]), int(progress["suspicions"])
+        self.set_incidents(progress["incidents"])
+
+    def set_incidents(self, incidents: list[dict[str, Any]]) -> None:
+        """Take over a list of incidents, and the learning rates that follow from its length."""
+        self.incidents = list(incidents)
+        for optimizer in self.optimizers.values():
+            slow_down(optimizer, len(incidents))
+
+    def history_of(self, member: int) -> list[Row]:
+        """Return the history of one of the members, counted from 0."""
+        return rows_of(self.history, member)
 
     def _modules(self) -> dict[str, nn.Module]:
         return {**self.networks, "average": self.average}

@@ -1,5 +1,6 @@
 """A member's random streams: each draw depends on what it is for and on the images seen, on nothing before it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -25,6 +26,13 @@ class Streams:
         """Draw standard normal numbers on the CPU, so that every device sees the same."""
         random = generator(self.seed, self.family, self.replica, purpose, nimg)
         return torch.randn(*shape, generator=random)
+
+    def labels(self, count: int, shares: Sequence[float], purpose: str) -> Tensor | None:
+        """Draw classes (int64, `count`) as often as `shares` says; None for a model that knows no classes."""
+        if not len(shares):
+            return None
+        random = generator(self.seed, self.family, self.replica, purpose, 0)
+        return torch.multinomial(torch.tensor(shares), count, True, generator=random)
 
     def order(self, nimg: int, count: int, n: int) -> Tensor:
         """Return indices (int64, `count`) of the images that follow the first `nimg`: shuffled epochs end to end.

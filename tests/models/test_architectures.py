@@ -8,8 +8,8 @@ from torch.nn.functional import conv2d, conv_transpose2d
 
 import pipeline.models
 from pipeline.compute import Runtime
+from pipeline.layers.convolutional import Down, Overlap, Up, Windows
 from pipeline.models._base import ModelConfig, architecture
-from pipeline.models._convolutional import Down, Overlap, Up, Windows
 from pipeline.params import Family, registered
 from pipeline.training import loop
 from pipeline.training.loop import Data

@@ -143,7 +143,7 @@ def test_killed_again_and_again_it_ends_in_the_same_bytes(project: Path, unbroke
     assert status == 143
     assert "gan/r1: stopped at" in output
     assert not (members(project) / "gan").exists()
-    kept = (project / ".checkpoints" / "gan" / "r0").glob("*/member/history.json")
+    kept = (project / ".checkpoints" / "gan" / "r0").glob("*/r0/history.json")
     before = [path.stat().st_mtime_ns for path in kept]
     assert len(before) == 1
 
@@ -165,16 +165,16 @@ def test_interrupted_in_the_terminal_then_damaged_it_says_so_and_starts_anew(pro
 
 def test_the_key_follows_what_decides_the_weights(project: Path) -> None:
     base = Project.load(project)
-    key = training_key(base, "gan", "r0", "data")
+    key = training_key(base, "gan", ["r0"], "data")
 
     def with_params(before: str, after: str) -> str:
         (project / "params.yaml").write_text(PARAMS.replace(before, after))
-        return training_key(Project.load(project), "gan", "r0", "data")
+        return training_key(Project.load(project), "gan", ["r0"], "data")
 
     assert with_params("replicas: 2", "replicas: 5") == key
     others = [
-        training_key(base, "gan", "r1", "data"),
-        training_key(base, "gan", "r0", "other data"),
+        training_key(base, "gan", ["r1"], "data"),
+        training_key(base, "gan", ["r0"], "other data"),
         with_params("seed: 3", "seed: 4"),
         with_params("kimg: 6", "kimg: 7"),
         with_params("families:", "compute: {threads: 2}\nfamilies:"),

@@ -1,0 +1,25 @@
+"""`params.yaml` as frozen models: the only reader of the file, and the only place that says what it may hold."""
+
+from pipeline.params.family import Family, Regularisers
+from pipeline.params.fields import registered
+from pipeline.params.racing import Budget, Racing
+from pipeline.params.reading import parse_params, read_params
+from pipeline.params.sections import OWN_EXTRACTORS, PRETRAINED, Compute, Data, Fusion, Params, Splits, conflict
+
+__all__ = [
+    "OWN_EXTRACTORS",
+    "PRETRAINED",
+    "Budget",
+    "Compute",
+    "Data",
+    "Family",
+    "Fusion",
+    "Params",
+    "Racing",
+    "Regularisers",
+    "Splits",
+    "conflict",
+    "parse_params",
+    "read_params",
+    "registered",
+]

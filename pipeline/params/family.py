@@ -1,0 +1,95 @@
+"""The sections below `families`: one recipe each."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+import pipeline.models
+from pipeline.params.fields import Count, Decay, Flag, NotNegative, Positive, Section, Several, registered
+
+# What trains the architectures that are no plain GANs; said here, as asking their files would import torch.
+OBJECTIVES = {"vae": "variational", "flow": "matching"}
+# Keys of a family that only some objectives know.
+_DISCRIMINATOR = (
+    "lr_discriminator",
+    "loss",
+    "regularisers",
+    "spectral_norm",
+    "dropout",
+    "label_smoothing",
+    "augment",
+    "discriminator_steps",
+    "discriminators",
+    "discriminator_weights",
+)
+OWNED = {"adversarial": _DISCRIMINATOR, "variational": ("kl_weight", "sample_noise"), "matching": ("sampling_steps",)}
+
+
+class Regularisers(Section):
+    """Penalties on the discriminator by their strengths; `every`: taken at each such step, times as strong."""
+
+    r1: Positive | None = None
+    r2: Positive | None = None
+    gradient_penalty: Positive | None = None
+    weight_clip: Positive | None = None
+    every: Count = 1
+
+
+class Family(Section):
+    """One recipe, trained `replicas` times. Budgets count training images seen, in thousands (`kimg`).
+
+    kimg: of each replica; not read where `budget` shares out a total.
+    """
+
+    architecture: str
+    replicas: Count = 1
+    scheme: Literal["independent", "bagging", "boosting", "cascade", "joint"] = "independent"
+    conditional: Flag = False
+    kimg: NotNegative = 0
+    batch: Several = 64
+    snapshots: Count = 1
+    latent: Count = 100
+    width: Count = 64
+    optimizer: Literal["adam", "sgd"] = "adam"
+    lr: Positive = 2e-4
+    lr_discriminator: Positive | None = None
+    betas: tuple[Decay, Decay] = (0.5, 0.999)
+    momentum: Decay = 0.9
+    ema_halflife_kimg: NotNegative = 10
+    ema_rampup: Annotated[float, Field(gt=0, le=1, strict=True)] | None = 0.05
+    loss: Literal["minimax", "nonsaturating", "lsgan", "hinge", "wasserstein", "relativistic"] | None = None
+    regularisers: Regularisers = Regularisers()
+    spectral_norm: Flag = False
+    dropout: Decay | None = None
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5, strict=True)] = 0.0
+    augment: list[Literal["color", "translation", "cutout"]] = Field(default=[])
+    discriminator_steps: Count = 1
+    discriminators: Count = 1
+    discriminator_weights: Literal["mean", "softmax"] = "mean"
+    kl_weight: NotNegative | None = None
+    sample_noise: bool | None = None
+    sampling_steps: Count | None = None
+
+    @property
+    def objective(self) -> str:
+        """What trains the architecture: a name in `pipeline.training.objectives`."""
+        return OBJECTIVES.get(self.architecture, "adversarial")
+
+    @model_validator(mode="after")
+    def _fits_architecture(self) -> "Family":
+        allowed = registered(pipeline.models)
+        if self.architecture not in allowed:
+            raise ValueError(f"unknown architecture '{self.architecture}'; allowed: {', '.join(allowed)}")
+        own = set(OWNED[self.objective])
+        for key in sorted(self._set() - own):
+            owners = [objective for objective, keys in OWNED.items() if key in keys]
+            if owners:
+                raise ValueError(
+                    f"'{key}' is for {' and '.join(owners)} training, not for '{self.architecture}' "
+                    f"({self.objective}), whose own keys are {', '.join(OWNED[self.objective])}"
+                )
+        return self
+
+    def _set(self) -> set[str]:
+        """Names of the keys whose values are not the defaults."""
+        return {name for name, field in type(self).model_fields.items() if getattr(self, name) != field.default}

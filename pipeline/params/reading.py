@@ -1,0 +1,79 @@
+"""Reading `params.yaml`: one clear message for each wrong key."""
+
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from pipeline.errors import ChorusError
+from pipeline.params.family import Family
+from pipeline.params.sections import Params
+
+
+def _explain(item: Any) -> str:
+    """One pydantic error as `key = value: what is allowed`."""
+    where = key_of(item["loc"])
+    message = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "extra_forbidden":
+        return f"{where}: unknown key; allowed here: {', '.join(_allowed_keys(item['loc'][:-1]))}"
+    if item["type"] == "missing":
+        return f"{where}: missing"
+    value = "" if isinstance(item["input"], dict | BaseModel) else f" = {item['input']!r}"
+    return f"{where}{value}: {message}" if where else message
+
+
+def key_of(location: tuple[Any, ...]) -> str:
+    """Return a location as a key of the file: what pydantic adds to tell the members of a union apart is left out."""
+    own = [str(part) for part in location if part != "[key]"]
+    added = next((i for i, part in enumerate(own) if i and ("[" in part or part.startswith("constrained-"))), len(own))
+    return ".".join(own[:added])
+
+
+def _allowed_keys(location: tuple[Any, ...]) -> list[str]:
+    """Keys of the section at `location`."""
+    model: Any = Params
+    for part in location:
+        if part == "families":
+            model = Family
+        elif model is not Family or part in Family.model_fields:
+            fields = {field.alias or name: field for name, field in model.model_fields.items()}
+            model = fields[part].annotation
+            model = next((kind for kind in get_args(model) if hasattr(kind, "model_fields")), model)
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML keeps the last of two equal keys silently; here that is an error, for it loses a family."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise ChorusError(f"params.yaml: the key '{key}' stands twice (line {key_node.start_mark.line + 1})")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def parse_params(text: str) -> Params:
+    """Validate the text of a `params.yaml`; raises `ChorusError` naming each wrong key, its value and the remedy."""
+    try:
+        content = yaml.load(text, _UniqueKeyLoader)
+    except yaml.YAMLError as error:
+        raise ChorusError(f"params.yaml is not YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise ChorusError("params.yaml holds no keys; README.md has a table of them")
+    try:
+        return Params.model_validate(content)
+    except ValidationError as error:
+        lines = [_explain(item) for item in error.errors()]
+        raise ChorusError("params.yaml: " + "\n             ".join(lines)) from None
+
+
+def read_params(path: Path) -> Params:
+    """Read and validate `params.yaml`."""
+    try:
+        return parse_params(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ChorusError(f"{path} is missing; run in the project's folder") from None

@@ -1,0 +1,170 @@
+"""All other sections of `params.yaml`, and the whole of it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+import pipeline.fusion.strategies
+from pipeline.params.family import Family
+from pipeline.params.fields import NAME, Count, Fraction, Positive, Samples, Section, Several, registered
+from pipeline.params.racing import Budget, Racing, complaint
+
+OWN_EXTRACTORS = ("classifier", "classifier-b", "selfsup", "selfsup-b", "pixels")
+PRETRAINED = (
+    "inception-v3-compat",
+    "vgg16",
+    "dinov2-vit-s-14",
+    "dinov2-vit-b-14",
+    "dinov2-vit-l-14",
+    "dinov2-vit-g-14",
+    "clip-rn50",
+    "clip-rn101",
+    "clip-rn50x4",
+    "clip-rn50x16",
+    "clip-rn50x64",
+    "clip-vit-b-32",
+    "clip-vit-b-16",
+    "clip-vit-l-14",
+    "clip-vit-l-14-336px",
+)
+
+
+class Splits(Section):
+    """Shares of the four splits; they add up to 1."""
+
+    train: Positive = 0.5
+    val: Positive = 0.2
+    gate: Positive = 0.15
+    test: Positive = 0.15
+
+    @model_validator(mode="after")
+    def _add_up(self) -> "Splits":
+        total = self.train + self.val + self.gate + self.test
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"the four shares add up to {total:g}, not to 1")
+        return self
+
+
+class Data(Section):
+    source: Literal["digits", "mnist", "fashion-mnist", "cifar10", "folder"]
+    root: Path | None = None
+    watch: str
+    size: Literal[8, 16, 28, 32, 64, 128]
+    channels: Literal[1, 3] = 1
+    splits: Splits = Splits()
+    max_bad_fraction: Fraction = 0.05
+    max_pixels: Count = 64_000_000
+
+    @model_validator(mode="after")
+    def _folder_has_root(self) -> "Data":
+        if self.source == "folder" and self.root is None:
+            raise ValueError("source 'folder' needs 'root': the folder of your images")
+        if self.watch.startswith("~"):
+            raise ValueError("'watch' is read by DVC, which knows no '~': write the path out")
+        return self
+
+
+class Compute(Section):
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    threads: Count = 1
+
+
+def conflict(selection: Sequence[str], judges: Sequence[str]) -> str | None:
+    """Return what is wrong with these extractors, None where the judges are others than those that decide."""
+    if len({*selection, *judges}) < len(selection) + len(judges):
+        return (
+            f"an extractor stands twice (selection: {', '.join(selection)}; judges: {', '.join(judges)}); "
+            "a judge must take no part in the selection"
+        )
+    return None if judges else "no judge is left: name one in judges that is not in selection"
+
+
+class Reference(Section):
+    """Extractors: which decide (`selection`, the first one is the ruler), which judge, and how ours are trained."""
+
+    selection: Literal["auto"] | Annotated[list[str], Field(min_length=1)] = "auto"
+    judges: Literal["auto"] | Annotated[list[str], Field(min_length=1)] = "auto"
+    weights: dict[str, Path] = Field(default={})
+    kimg: Positive = 100
+
+    @model_validator(mode="after")
+    def _known_and_apart(self) -> "Reference":
+        allowed = OWN_EXTRACTORS + PRETRAINED
+        for name in [name for names in (self.selection, self.judges) if names != "auto" for name in names]:
+            if name not in allowed:
+                raise ValueError(f"unknown extractor '{name}'; allowed: {', '.join(allowed)}")
+        for name in self.weights:
+            if name not in PRETRAINED:
+                raise ValueError(f"'{name}' in weights is no published extractor; allowed: {', '.join(PRETRAINED)}")
+        complaints = [conflict(self.deciding(labelled), self.judging(labelled)) for labelled in (True, False)]
+        if all(complaints):
+            raise ValueError(complaints[0])
+        return self
+
+    def deciding(self, labelled: bool) -> tuple[str, ...]:
+        """Names of the extractors that decide, the ruler first; `labelled`: whether the data have classes."""
+        if self.selection == "auto":
+            return ("classifier",) if labelled else ("selfsup",)
+        return tuple(self.selection)
+
+    def judging(self, labelled: bool) -> tuple[str, ...]:
+        """Names of the extractors that only judge: of another kind, seed or training than those that decide."""
+        if self.judges != "auto":
+            return tuple(self.judges)
+        wanted = ("classifier-b",) * labelled + ("selfsup", "selfsup-b", "pixels")
+        return tuple(name for name in wanted if name not in self.deciding(labelled))[:2]
+
+
+class Evaluation(Section):
+    """How many images each candidate draws, and how many feature dimensions the ruler keeps (`auto`: by counts)."""
+
+    samples: Samples = 2000
+    dims: Literal["auto", "all"] | Several = "auto"
+    neighbours: Count = 3
+
+
+class Fusion(Section):
+    strategies: list[str] = Field(default=list(registered(pipeline.fusion.strategies)), min_length=1)
+    fit_fraction: Annotated[float, Field(gt=0, lt=1, strict=True)] = 0.5
+    vote_draws: Several = 4
+
+    @model_validator(mode="after")
+    def _known(self) -> "Fusion":
+        allowed = registered(pipeline.fusion.strategies)
+        for name in self.strategies:
+            if name not in allowed:
+                raise ValueError(f"unknown strategy '{name}'; allowed: {', '.join(allowed)}")
+        if len(set(self.strategies)) < len(self.strategies):
+            raise ValueError("a strategy is named twice")
+        return self
+
+
+class Judge(Section):
+    samples: Samples = 2000
+
+
+class Register(Section):
+    model: Annotated[str, Field(pattern=NAME)] = "chorus"
+
+
+class Params(Section):
+    seed: Annotated[int, Field(ge=0, strict=True)] = 0
+    data: Data
+    compute: Compute = Compute()
+    reference: Reference = Reference()
+    budget: Budget | None = None
+    racing: Racing = Racing()
+    families: Annotated[dict[Annotated[str, Field(pattern=NAME)], Family], Field(min_length=1)]
+    evaluation: Evaluation = Evaluation()
+    fusion: Fusion = Field(default_factory=Fusion)
+    judge: Judge = Judge()
+    register_: Register = Field(default=Register(), alias="register")
+
+    @model_validator(mode="after")
+    def _budget_fits_families(self) -> "Params":
+        if message := complaint(self.budget, self.racing, self.families):
+            raise ValueError(message)
+        return self

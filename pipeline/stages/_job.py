@@ -1,0 +1,183 @@
+"""One unit of training with everything around it: resuming, snapshots, checkpoints, tracking, progress lines."""
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.compute import Runtime
+from pipeline.evaluation.pictures import grid
+from pipeline.files import write_json
+from pipeline.fusion.samplers import CandidateSampler, to_uint8
+from pipeline.models._base import ModelConfig
+from pipeline.params import Family
+from pipeline.tracking import Run
+from pipeline.training import checkpoints, loop
+from pipeline.training.interruption import Interruption
+from pipeline.training.loop import Data
+from pipeline.training.objectives._base import objective_for
+from pipeline.training.state import State, rows_of
+from pipeline.training.streams import Streams
+from pipeline.weights import save_snapshot
+
+REPORT_SECONDS = 5.0
+CHECKPOINT_SECONDS = "CHORUS_CHECKPOINT_SECONDS"  # environment: seconds between checkpoints
+SHEET = 64  # images of a sample sheet
+SHEET_ROWS = 10  # rows of the history between sample sheets
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Members of one family that train together, in one state and along one course.
+
+    members: their names, in the order in which the objective tells them apart. streams: the random numbers of what they
+    share. folder: where a run that was ended goes on from; nothing declares it.
+    """
+
+    family: str
+    members: tuple[str, ...]
+    recipe: Family
+    config: ModelConfig
+    streams: Streams
+    data: Data
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """FAMILY/MEMBER, or FAMILY/FIRST..LAST."""
+        return f"{self.family}/{span(self.members)}"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoint.safetensors"
+
+    @property
+    def complete(self) -> bool:
+        """Whether an earlier run trained it to its end."""
+        return all((self.output(member) / "history.json").exists() for member in self.members)
+
+    def output(self, member: str) -> Path:
+        """Folder of what becomes of a member."""
+        return self.folder / member
+
+
+def span(members: Sequence[str]) -> str:
+    """Return one name for members that follow one another: `r0`, or `r0..r3`."""
+    return members[0] if len(members) == 1 else f"{members[0]}..{members[-1]}"
+
+
+class Job:
+    """The training of one unit; `tracked` has the open run of each of its members."""
+
+    def __init__(self, unit: Unit, runtime: Runtime, tracked: Sequence[Run]) -> None:
+        self.unit, self.runtime, self.tracked = unit, runtime, tracked
+        self.objective = objective_for(unit.recipe, unit.config, runtime)
+        self.budget = loop.schedule(unit.recipe)[0] * unit.recipe.batch
+        self.environment = checkpoints.environment(runtime)
+        self.rows: list[dict[str, float]] = []  # not yet tracked
+
+    def train(self, interruption: Interruption) -> None:
+        """Train to the end, or to the next step after an interruption, which is then raised."""
+        unit = self.unit
+        interval = float(os.environ.get(CHECKPOINT_SECONDS, "30"))
+        state = self.start()
+        reported = saved = time.monotonic()
+        counted = state.nimg
+        for _ in loop.train(unit.data, unit.recipe, unit.config, self.runtime, unit.streams, state):
+            if state.row:
+                self.rows.append(state.row)
+            if state.snapshot:
+                self.save_snapshots(state)
+            elif state.row and len(state.history) % SHEET_ROWS == 0:
+                # Only the average's own statistics change, which the training never reads.
+                loop.settle(state, unit.recipe, self.runtime, unit.streams)
+                self.track_sheets(state)
+            now = time.monotonic()
+            if now - reported >= REPORT_SECONDS:
+                self.report(state, (state.nimg - counted) / (now - reported))
+                reported, counted = now, state.nimg
+            if now - saved >= interval or interruption.signal:
+                checkpoints.save_checkpoint(unit.checkpoint, state, self.environment)
+                saved = time.monotonic()
+            if interruption.signal:
+                print(f"train {unit.name}: stopped at {state.nimg / 1000:g} kimg; run it again to go on", flush=True)
+                interruption.end()
+        self.complete(state)
+
+    def start(self) -> State:
+        """Return the state to go on from: that of a checkpoint where there is a sound one."""
+        state = self.build()
+        if not self.unit.checkpoint.exists():
+            return state
+        name = self.unit.name
+        try:
+            before = checkpoints.restore_checkpoint(self.unit.checkpoint, state)
+        except checkpoints.DamagedCheckpoint as error:
+            print(f"train {name}: the checkpoint is damaged ({error}); starting anew", flush=True)
+            self.unit.checkpoint.unlink()
+            return self.build()
+        print(f"train {name}: going on from {state.nimg / 1000:g} kimg", flush=True)
+        if changed := checkpoints.differences(before, self.environment):
+            print(f"train {name}: the last bits may differ from an unbroken run: {'; '.join(changed)}", flush=True)
+        for run in self.tracked:
+            run.tag(chorus_resumed_at=state.nimg)
+        self.rows += state.history
+        return state
+
+    def build(self) -> State:
+        """Return the state of a unit that has seen no image."""
+        return loop.build(self.unit.recipe, self.unit.config, self.runtime, self.unit.streams)
+
+    def complete(self, state: State) -> None:
+        """Write the members' histories, whose presence says that they are complete, and drop the checkpoint."""
+        self.track_rows()
+        for index, member in enumerate(self.unit.members):
+            write_json(self.unit.output(member) / "history.json", state.history_of(index))
+        self.unit.checkpoint.unlink(missing_ok=True)
+
+    def save_snapshots(self, state: State) -> None:
+        """Write each member's averaged generator and, for a GAN, the discriminator."""
+        for member, networks in zip(self.unit.members, self.objective.members(state), strict=True):
+            facts: dict[str, Any] = {"family": self.unit.family, "member": member, "nimg": state.nimg}
+            facts |= {"kind": self.objective.kind, "loss": self.objective.loss}
+            save_snapshot(self.unit.output(member) / f"{state.nimg:09d}", self.unit.config, networks, **facts)
+        self.track_sheets(state)
+
+    def track_sheets(self, state: State) -> None:
+        """Track images of the averaged generators, of the same latents each time."""
+        for run, networks in zip(self.tracked, self.objective.members(state), strict=True):
+            sampler = CandidateSampler(networks["generator"], self.runtime.device)
+            z = self.unit.streams.normal(SHEET, sampler.latent, purpose="sheet")
+            run.image(grid(to_uint8(sampler.images(z))), f"samples/{state.nimg:09d}.png")
+
+    def report(self, state: State, rate: float) -> None:
+        """Print one line of progress and track what is new; `rate`: images each member sees in a second."""
+        left = int((self.budget - state.nimg) / rate)
+        losses = _losses(state.history[-1]) if state.history else ""
+        print(
+            f"train {self.unit.name}  {state.nimg / 1000:.0f}/{self.budget / 1000:.0f} kimg  {rate:,.0f} img/s  "
+            f"{losses}left {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}",
+            flush=True,
+        )
+        self.track_rows()
+        for run in self.tracked:
+            run.metrics({"img_per_s": rate}, step=state.nimg)
+
+    def track_rows(self) -> None:
+        """Track the rows of the history that are new, each member's in its run."""
+        for index, run in enumerate(self.tracked):
+            run.history(rows_of(self.rows, index))
+        self.rows = []
+
+
+def _losses(row: dict[str, float]) -> str:
+    """The losses of one row, averaged over the members that have their own, as part of a progress line."""
+    sums: dict[str, list[float]] = {}
+    for column, value in row.items():
+        sums.setdefault(column.partition("@")[0], []).append(value)
+    means = {name: sum(values) / len(values) for name, values in sums.items()}
+    if "loss_g" in means:
+        return f"G {means['loss_g']:.2f} D {means['loss_d']:.2f}  "
+    return f"loss {means['loss']:.2f}  "
