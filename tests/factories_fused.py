@@ -30,11 +30,13 @@ def write_snapshot(folder: Path, seed: int, config: ModelConfig = CONFIG) -> Non
     save_snapshot(folder, config, networks, nimg=1000)
 
 
-def write_fused(folder: Path, weights: tuple[float, ...] = (0.75, 0.25), seed: int = 0) -> None:
+def write_fused(
+    folder: Path, weights: tuple[float, ...] = (0.75, 0.25), seed: int = 0, config: ModelConfig = CONFIG
+) -> None:
     """Write `models/fused` with a mixture of untrained members."""
     ids = [f"mlp/r{i}/000001000" for i in range(len(weights))]
     for i, name in enumerate(ids):
-        write_snapshot(folder / "members" / name, seed + i)
+        write_snapshot(folder / "members" / name, seed + i, config)
     parts = [{"kind": "candidate", "id": name} for name in ids]
     recipe = {"kind": "mixture", "weights": list(weights), "parts": parts}
     write_json(folder / "recipe.json", {"schema": 1, "strategy": "weighted", "recipe": recipe})

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from pipeline.fusion.samplers import draw
 from pipeline.packaged import code, folder
 from pipeline.recipes import load_sampler
 from pipeline.tracking import Tracker
-from tests.factories_fused import write_fused
+from tests.factories_fused import CONFIG, write_fused
 
 # -S leaves out the .pth file by which an editable install makes `pipeline` importable; only libraries are put back.
 ISOLATED = f"""
@@ -46,6 +47,11 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, registry
     """A project's folder with one registered version, the candidate."""
     root = tmp_path_factory.mktemp("project")
     write_fused(root / "models" / "fused")
+    return root, register(root)
+
+
+def register(root: Path) -> registry.Version:
+    """Register `models/fused` of a project's folder as the candidate."""
     tracker = Tracker(root)
     with (
         registry.packed(root / "models" / "fused") as (content, identity),
@@ -53,7 +59,7 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, registry
     ):
         version = registry.create_version(tracker, run, "chorus", content, identity, {"chorus.strategy": "w"}, "d")
     registry.set_candidate(tracker, version)
-    return root, version
+    return version
 
 
 def test_version_is_found_by_its_content(registered: tuple[Path, registry.Version]) -> None:
@@ -113,6 +119,30 @@ print(json.dumps([arrays.tolist(), str(arrays.dtype), refused]))
         strict=True,
     ):
         assert words in message
+
+
+def test_draws_the_classes_that_rows_ask_for(tmp_path: Path) -> None:
+    fused = tmp_path / "models" / "fused"
+    write_fused(fused, config=replace(CONFIG, class_shares=(0.25, 0.75)))
+    register(tmp_path)
+    script = """
+from mlflow.exceptions import MlflowException
+images = model.predict(pd.DataFrame({"label": [1, -1, 0, 1]}), params={"seed": 7})
+try:
+    model.predict(pd.DataFrame({"label": [0, 2]}))
+    refused = "accepted"
+except MlflowException as error:
+    refused = str(error)
+print(json.dumps([images.tolist(), refused]))
+"""
+    done = in_isolation(script, tmp_path, tmp_path)
+    assert done.returncode == 0, done.stderr
+    images, refused = json.loads(done.stdout.splitlines()[-1])
+    sampler = load_sampler(read_json(fused / "recipe.json")["recipe"], (fused / "members").joinpath)
+    here = draw(sampler, 4, seed=7, labels=torch.tensor([1, -1, 0, 1]))
+    assert torch.equal(torch.tensor(images, dtype=torch.uint8), here.permute(0, 2, 3, 1))
+    assert not torch.equal(here[0], draw(sampler, 1, seed=7, labels=torch.tensor([0]))[0])
+    assert "label 2 does not exist: this model knows the classes 0 to 1" in refused
 
 
 def test_serves_json(registered: tuple[Path, registry.Version], tmp_path: Path) -> None:

@@ -32,9 +32,41 @@ def candidate(level, latent=3):
     return CandidateSampler(Linear(level, latent))
 
 
+class ByClass(Linear):
+    """A conditional generator of images around one level a class."""
+
+    def __init__(self, levels, shares, latent=3):
+        super().__init__(0.0, latent)
+        self.levels, self.class_shares = torch.tensor(levels), shares
+
+    def forward(self, z, y=None):
+        return super().forward(z) * 0.1 + self.levels[y][:, None, None, None]
+
+
 class Brightness(nn.Module):
-    def forward(self, images):
+    def forward(self, images, y=None):
         return images.mean((1, 2, 3))
+
+
+class ClassCritic(nn.Module):
+    """Prefers dark images of class 0, and bright ones of class 1 or of no asked class."""
+
+    def forward(self, images, y=None):
+        brightness = images.mean((1, 2, 3))
+        return brightness if y is None else brightness * (2.0 * y - 1)
+
+
+# Class 0 is dark, class 1 grey, class 2 bright; the grey one is rare.
+SHARES = (0.3, 0.1, 0.6)
+
+
+def conditional(levels=(-0.6, 0.0, 0.6)):
+    return CandidateSampler(ByClass(levels, SHARES))
+
+
+def class_of(images):
+    """The class of each uint8 image that `conditional` drew."""
+    return torch.bucketize(images[:, 0, 0, 0].int(), torch.tensor([90, 165]))
 
 
 def samplers():
@@ -46,6 +78,8 @@ def samplers():
         "nested": MixtureSampler([mixture, parts[0]], [0.5, 0.5]),
         "average": AverageSampler(parts, [0.5, 0.5]),
         "vote": VoteSampler(mixture, [Brightness()], draws=3),
+        "conditional": conditional(),
+        "partly conditional": MixtureSampler([parts[0], conditional()], [0.5, 0.5]),
     }
 
 
@@ -105,9 +139,73 @@ def test_rounding_covers_the_whole_range():
 
 
 def test_labels_are_refused_by_unconditional_members():
-    with pytest.raises(ChorusError, match="label -1"):
-        next(iter(candidate(0.0).sample(2, seed=0, labels=torch.tensor([-1, 3]))))
+    with pytest.raises(ChorusError, match=r"label 3 does not exist.*label -1"):
+        draw(candidate(0.0), 2, seed=0, labels=torch.tensor([-1, 3]))
     assert len(draw(candidate(0.0), 2, seed=0)) == 2
+    any_class = torch.full((300,), -1)
+    assert torch.equal(draw(candidate(0.0), 300, seed=0, labels=any_class), draw(candidate(0.0), 300, seed=0))
+
+
+@pytest.mark.parametrize("label", [-2, 3])
+def test_a_class_that_does_not_exist_is_refused(label):
+    with pytest.raises(ChorusError, match=rf"label {label} does not exist: this model knows the classes 0 to 2,"):
+        draw(conditional(), 2, seed=0, labels=torch.tensor([1, label]))
+
+
+@pytest.mark.parametrize("kind", ["conditional", "partly conditional"])
+def test_asked_classes_are_delivered(kind):
+    labels = torch.arange(600) % 3
+    assert torch.equal(class_of(draw(samplers()[kind], 600, seed=0, labels=labels)), labels)
+
+
+def test_classes_come_by_their_shares_where_none_is_asked():
+    images = draw(conditional(), 6000, seed=0)
+    shares = class_of(images).bincount(minlength=3) / len(images)
+    assert shares.tolist() == pytest.approx(SHARES, abs=0.02)
+    assert torch.equal(images, draw(conditional(), 6000, seed=0, labels=torch.full((6000,), -1)))
+
+
+@pytest.mark.parametrize("kind", ["conditional", "partly conditional"])
+@settings(max_examples=15, deadline=None)
+@given(labels=st.lists(st.integers(-1, 2), min_size=1, max_size=520), seed=st.integers(0, 2**63 - 1))
+def test_a_row_of_any_class_is_what_it_is_without_labels(kind, labels, seed):
+    sampler, labels = samplers()[kind], torch.tensor(labels)
+    images = draw(sampler, len(labels), seed=seed, labels=labels)
+    any_class = labels < 0
+    assert torch.equal(images[any_class], draw(sampler, len(labels), seed=seed)[any_class])
+    assert torch.equal(class_of(images[~any_class]), labels[~any_class])
+
+
+def test_a_candidates_image_depends_on_its_own_label_alone():
+    labels = torch.arange(300) % 3
+    images = draw(conditional(), 300, seed=0, labels=labels)
+    other = labels.clone()
+    other[1::2] = 0
+    assert torch.equal(draw(conditional(), 300, seed=0, labels=other)[::2], images[::2])
+
+
+def test_only_parts_that_know_classes_serve_asked_ones():
+    mixture = MixtureSampler([candidate(-1.0), conditional((-0.6, 0.0, 0.6)), conditional((0.9, 0.9, 0.9))], [6, 3, 1])
+    dark = draw(mixture, 3000, seed=0, labels=torch.zeros(3000, dtype=torch.int64))
+    assert (dark[:, 0, 0, 0] > 200).float().mean().item() == pytest.approx(0.25, abs=0.03)  # of the last part
+    assert (dark[:, 0, 0, 0] > 30).all()  # none of the first part, tanh(-1)
+    assert MixtureSampler([candidate(-1.0), conditional()], [1.0, 0.0]).classes == 0
+
+
+def test_an_average_is_of_one_class_where_all_parts_know_them():
+    labels = torch.arange(300) % 3
+    both = AverageSampler([conditional(), conditional()], [0.5, 0.5])
+    assert torch.equal(class_of(draw(both, 300, seed=0, labels=labels)), labels)
+    assert AverageSampler([conditional(), candidate(0.0)], [0.5, 0.5]).classes == 0
+
+
+def test_a_vote_judges_images_of_an_asked_class_as_such():
+    source = MixtureSampler([conditional((-0.5, -0.5, 0.0)), conditional((0.5, 0.5, 0.0))], [0.5, 0.5])
+    voted = VoteSampler(source, [ClassCritic()], draws=6)
+    labels = torch.arange(1000) % 2
+    bright = draw(voted, 1000, seed=0, labels=labels)[:, 0, 0, 0] > 127
+    assert bright[labels == 1].float().mean().item() > 0.95  # 1 - 0.5⁶ expected
+    assert bright[labels == 0].float().mean().item() < 0.05
 
 
 RECIPE = {
