@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from pipeline.layers.judges import Identifier, Panel
 from pipeline.layers.spectral import add_spectral_norm
 
 
@@ -17,9 +18,10 @@ class ModelConfig:
     channels, size: the image is channels×size×size. latent: length of z. width: the architecture's base number of
     channels or units. sample_noise: a vae's generator returns μ + σ⊙ε instead of μ. class_shares: how often each class
     occurs in the training images, for a conditional model (empty: unconditional). dropout: of the discriminator's
-    hidden layers (None: the architecture's own). spectral_norm: of the discriminator's layers. outputs: logits of the
-    discriminator for each image. discriminators: how many judge together. sampling_steps: of a generator that
-    integrates. parts, weights: a composite generator's parts, and the weights with which a mixture draws from them.
+    hidden layers (None: the architecture's own). spectral_norm: of the discriminator's layers. outputs: scores of the
+    discriminator for each image, one of them or one for each of k generators and for real images, last.
+    discriminators: how many judge together. sampling_steps: of a generator that integrates. parts, weights: a composite
+    generator's parts, and the weights with which a mixture draws from them.
     """
 
     architecture: str
@@ -100,9 +102,16 @@ def build_generator(config: ModelConfig) -> nn.Module:
 
 
 def build_discriminator(config: ModelConfig) -> nn.Module | None:
-    """Build a discriminator, with spectral normalisation where asked for; None for an architecture without one."""
+    """Build a discriminator, with spectral normalisation where asked for; None for an architecture without one.
+
+    Whatever its kind it maps images, and labels where there are classes, to B logits. Several discriminators come as a
+    `Panel`, each with initial weights of its own, one with several outputs as an `Identifier`.
+    """
     build = architecture(config.architecture).discriminator
     if build is None:
         return None
-    network = build(config)
-    return add_spectral_norm(network) if config.spectral_norm else network
+    judges = [build(config) for _ in range(config.discriminators)]
+    if config.spectral_norm:
+        judges = [add_spectral_norm(judge) for judge in judges]
+    network = judges[0] if len(judges) == 1 else Panel(judges)
+    return network if config.outputs == 1 else Identifier(network)

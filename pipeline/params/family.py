@@ -9,6 +9,8 @@ from pipeline.params.fields import Count, Decay, Flag, NotNegative, Positive, Se
 
 # What trains the architectures that are no plain GANs; said here, as asking their files would import torch.
 OBJECTIVES = {"vae": "variational", "flow": "matching"}
+# Losses whose discriminator learns by cross-entropy; None in a recipe is the second.
+ENTROPY = ("minimax", "nonsaturating")
 # Keys of a family that only some objectives know.
 _DISCRIMINATOR = (
     "lr_discriminator",
@@ -33,6 +35,12 @@ class Regularisers(Section):
     gradient_penalty: Positive | None = None
     weight_clip: Positive | None = None
     every: Count = 1
+
+    @model_validator(mode="after")
+    def _every_has_a_penalty(self) -> "Regularisers":
+        if self.every > 1 and not (self.r1 or self.r2 or self.gradient_penalty):
+            raise ValueError("'every' says how often penalties are taken, and there is none: give r1, r2 or more")
+        return self
 
 
 class Family(Section):
@@ -88,6 +96,19 @@ class Family(Section):
                     f"'{key}' is for {' and '.join(owners)} training, not for '{self.architecture}' "
                     f"({self.objective}), whose own keys are {', '.join(OWNED[self.objective])}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _adversaries_fit(self) -> "Family":
+        entropy = self.loss in (None, *ENTROPY)
+        if self.label_smoothing and not entropy:
+            raise ValueError(f"'label_smoothing' is for a cross-entropy: loss {' or '.join(ENTROPY)}, not {self.loss}")
+        if self.scheme == "joint" and not entropy:
+            raise ValueError(f"scheme joint trains with a cross-entropy: loss {' or '.join(ENTROPY)}, not {self.loss}")
+        if self.scheme == "joint" and self.discriminators > 1:
+            raise ValueError("scheme joint has one discriminator for all its generators; leave 'discriminators' out")
+        if self.discriminator_weights != "mean" and self.discriminators == 1:
+            raise ValueError("'discriminator_weights' weighs several 'discriminators', and there is one")
         return self
 
     def _set(self) -> set[str]:

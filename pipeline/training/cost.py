@@ -15,7 +15,7 @@ BATCHES = (8, 16)  # sizes of the two steps from which the cost of the family's 
 
 
 def flops_per_image(family: Family, config: ModelConfig) -> float:
-    """Return the operations that a training step takes, for each image of its batch.
+    """Return the operations that a training step takes of a member, for each image of its batch.
 
     Counts what `torch.utils.flop_counter` knows, two operations a multiplication with addition: convolutions and matrix
     products, forward and backward, of all networks. What a step costs whatever its batch (power iterations) is told
@@ -35,7 +35,7 @@ def _step_flops(family: Family, config: ModelConfig, batch: int, every: int) -> 
     return with_penalties if every == 1 else (with_penalties + (every - 1) * _count(family, config, batch, 1)) / every
 
 
-def _count(family: Family, config: ModelConfig, batch: int, step: int) -> int:
+def _count(family: Family, config: ModelConfig, batch: int, step: int) -> float:
     runtime, streams = Runtime(torch.device("cpu"), None), Streams(0, "cost", 0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -46,8 +46,9 @@ def _count(family: Family, config: ModelConfig, batch: int, step: int) -> int:
         )
         counter = FlopCounterMode(display=False)
         with counter:
-            objective.step(state, Batch(real, torch.randn(batch, config.latent), _labels(config, batch), step))
-    return int(counter.get_total_flops())
+            objective.step(state, Batch(real, torch.randn(batch, objective.noise), _labels(config, batch), step))
+    # Members that train together share the cost of their step.
+    return counter.get_total_flops() / len(objective.members(state))
 
 
 def _labels(config: ModelConfig, batch: int) -> Tensor | None:

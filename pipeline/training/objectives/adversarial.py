@@ -31,8 +31,13 @@ class Adversarial(Objective):
         self.loss = family.loss or losses.DEFAULT
         self.losses = losses.adversarial_loss(self.loss, family.label_smoothing)
         self.columns = ("loss_g", "loss_d", "logit_real", "logit_fake")
-        if regularisers.penalised(family.regularisers):
+        if self.penalised:
             self.columns += ("penalty",)
+
+    @property
+    def penalised(self) -> bool:
+        """Whether the discriminator's gradient is penalised."""
+        return regularisers.penalised(self.family.regularisers)
 
     def networks(self) -> dict[str, nn.Module]:
         discriminator = build_discriminator(self.config)
@@ -48,8 +53,8 @@ class Adversarial(Objective):
             with torch.set_grad_enabled(updates_generator):
                 fake = generator(batch.z, batch.labels)
             real_seen, fake_seen = self.augmented(batch.real), self.augmented(fake.detach())
-            on_real = discriminator(real_seen, batch.labels).float()
-            on_fake = discriminator(fake_seen, batch.labels).float()
+            on_real = self.judged(discriminator, real_seen, batch.labels)
+            on_fake = self.judged(discriminator, fake_seen, batch.labels)
         loss_d = self.loss_d(on_real, on_fake)
         loss_d.sum().backward()
         penalty = self.penalty(discriminator, real_seen, fake_seen, batch)
@@ -62,8 +67,8 @@ class Adversarial(Objective):
             loss_g = self.step_generator(state, batch, fake, on_real)
         else:
             loss_g = self.loss_g(on_real, on_fake)
-        numbers = [loss_g.detach(), loss_d.detach(), on_real.mean(-1), on_fake.mean(-1)]
-        if "penalty" in self.columns:
+        numbers = self.numbers(loss_g.detach(), loss_d.detach(), on_real, on_fake)
+        if self.penalised:
             numbers.append(torch.zeros_like(numbers[0]) if penalty is None else penalty.detach())
         return torch.stack(numbers, -1)
 
@@ -73,15 +78,24 @@ class Adversarial(Objective):
         # The generator needs the gradient through the discriminator, not that of its weights: a third of its backward.
         discriminator.requires_grad_(False)
         with self.runtime.autocasting():  # a context of its own: the last one keeps bf16 weights as they were
-            on_fake = discriminator(self.augmented(fake), batch.labels).float()
+            on_fake = self.judged(discriminator, self.augmented(fake), batch.labels)
             if self.losses.pairs:
                 with torch.no_grad():
-                    on_real = discriminator(self.augmented(batch.real), batch.labels).float()
+                    on_real = self.judged(discriminator, self.augmented(batch.real), batch.labels)
         loss = self.loss_g(on_real, on_fake)
         loss.sum().backward()
         discriminator.requires_grad_(True)
         self.update(state, "generator")
         return loss
+
+    def judged(self, discriminator: nn.Module, images: Tensor, labels: Tensor | None) -> Tensor:
+        """What the losses take of the discriminator, in fp32: its logits for images that it is shown as they are."""
+        logits: Tensor = discriminator(images, labels)
+        return logits.float()
+
+    def numbers(self, loss_g: Tensor, loss_d: Tensor, on_real: Tensor, on_fake: Tensor) -> list[Tensor]:
+        """What a step returns, in the order of `columns` but for the penalty."""
+        return [loss_g, loss_d, on_real.mean(-1), on_fake.mean(-1)]
 
     def loss_d(self, on_real: Tensor, on_fake: Tensor) -> Tensor:
         """The discriminator's loss on its logits."""
