@@ -1,5 +1,8 @@
 """What training costs: floating-point operations of one training image, counted and not timed."""
 
+import math
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
@@ -11,6 +14,7 @@ from pipeline.training import loop
 from pipeline.training.objectives._base import Batch, objective_for
 from pipeline.training.streams import Streams
 
+Shape = tuple[int, ...]
 BATCHES = (8, 16)  # sizes of the two steps from which the cost of the family's own batch follows
 
 
@@ -44,11 +48,24 @@ def _count(family: Family, config: ModelConfig, batch: int, step: int) -> float:
         real = torch.zeros(batch, config.channels, config.size, config.size).contiguous(
             memory_format=torch.channels_last
         )
-        counter = FlopCounterMode(display=False)
+        counter = FlopCounterMode(display=False, custom_mapping=FORMULAS)
         with counter:
             objective.step(state, Batch(real, torch.randn(batch, objective.noise), _labels(config, batch), step))
     # Members that train together share the cost of their step.
     return counter.get_total_flops() / len(objective.members(state))
+
+
+def _backward(outputs: Shape, inputs: Shape, weight: Shape, *options: Any, **_named: Any) -> int:
+    """Return the operations of a convolution's gradients: each that is taken costs as much as the forward pass.
+
+    torch's own formula counts the weight's gradient as if a grouped convolution had one group.
+    """
+    *_, transposed, _output_padding, _groups, wanted = options
+    places = math.prod((inputs if transposed else outputs)[2:])
+    return sum(wanted[:2]) * 2 * inputs[0] * places * math.prod(weight)
+
+
+FORMULAS = {torch.ops.aten.convolution_backward: _backward}
 
 
 def _labels(config: ModelConfig, batch: int) -> Tensor | None:
