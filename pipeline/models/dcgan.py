@@ -7,8 +7,9 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from pipeline.layers.conditional import Head, Layers, batch_norm
-from pipeline.layers.convolutional import Down, ToMap, ToVector, Up, initialise, pyramid
+from pipeline.layers.conditional import Layers, batch_norm
+from pipeline.layers.convolutional import ToMap, Up, initialise, pyramid
+from pipeline.layers.discriminator import Convolutional
 from pipeline.models._base import Architecture, ModelConfig, register
 
 
@@ -34,30 +35,4 @@ class Generator(nn.Module):
         return self.layers(z, y)
 
 
-class Discriminator(nn.Module):
-    """Strided convolutions from the image down to the logit; no batch normalisation on the first layer.
-
-    Dropout, where it is asked for, leaves out whole maps after each activation but the last (Tompson et al. 2015).
-    """
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        base, channels = pyramid(config.size, config.width)
-        channels = channels[::-1]
-        layers: list[nn.Module] = [Down(config.channels, channels[0], bias=True)]
-        for before, after in pairwise(channels):
-            layers.append(nn.LeakyReLU(0.2, inplace=True))
-            if config.dropout:
-                layers.append(nn.Dropout2d(config.dropout))
-            layers += [Down(before, after), nn.BatchNorm2d(after)]
-        layers += [nn.LeakyReLU(0.2, inplace=True), ToVector()]
-        layers.append(Head(channels[-1] * base**2, config.classes, config.outputs))
-        self.layers = Layers(*layers)
-        initialise(self)
-
-    def forward(self, images: Tensor, y: Tensor | None = None) -> Tensor:
-        """Map B×C×H×W in [-1, 1], and B labels where there are classes, to B logits (or B×outputs)."""
-        return self.layers(images, y)
-
-
-register(Architecture("dcgan", Generator, Discriminator))
+register(Architecture("dcgan", Generator, Convolutional))
