@@ -1,7 +1,9 @@
 """Convolutional variational autoencoder (Kingma, Welling 2014) with a calibrated Gaussian decoder.
 
 One σ for all pixels, set to its optimum on each batch (Rybkin, Daniilidis, Levine 2021, "Simple and Effective VAE
-Training with Calibrated Decoders"): it balances reconstruction against the latent's cost without a weight to tune.
+Training with Calibrated Decoders"): it balances reconstruction against the latent's cost without a weight to tune. With
+classes both networks know them (Sohn, Lee, Yan 2015, "Learning Structured Output Representation using Deep Conditional
+Generative Models"): they normalise batches by class.
 """
 
 from itertools import pairwise
@@ -9,6 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from pipeline.layers.conditional import Layers, batch_norm
 from pipeline.layers.convolutional import Down, ToMap, ToVector, Up, initialise, pyramid
 from pipeline.models._base import Architecture, ModelConfig, register
 
@@ -30,23 +33,23 @@ class Generator(nn.Module):
         layers: list[nn.Module] = [
             nn.Linear(self.code, 2 * channels[0] * base**2),
             ToMap(2 * channels[0], base),
-            nn.BatchNorm2d(2 * channels[0]),
+            batch_norm(2 * channels[0], config.classes),
             nn.ReLU(inplace=True),
         ]
         for before, after in zip([2 * channels[0], *channels], channels, strict=False):
             layers.append(Up(before, after))
-            layers += [nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
-        self.layers = nn.Sequential(*layers, nn.Conv2d(channels[-1], config.channels, 3, padding=1), nn.Tanh())
+            layers += [batch_norm(after, config.classes), nn.ReLU(inplace=True)]
+        self.layers = Layers(*layers, nn.Conv2d(channels[-1], config.channels, 3, padding=1), nn.Tanh())
         initialise(self)
         self.register_buffer("sigma", torch.ones(()))
 
     def mean(self, code: Tensor, y: Tensor | None = None) -> Tensor:
-        """Map B×code to the means B×C×H×W in [-1, 1]."""
-        return self.layers(code)
+        """Map B×code, and B labels where there are classes, to the means B×C×H×W in [-1, 1]."""
+        return self.layers(code, y)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """Map B×latent to B×C×H×W in [-1, 1]; `y` is ignored."""
-        mean = self.mean(z[:, : self.code])
+        """Map B×latent, and B labels where there are classes, to B×C×H×W in [-1, 1]."""
+        mean = self.mean(z[:, : self.code], y)
         if not self.noise:
             return mean
         return (mean + self.sigma * z[:, self.code :].reshape(mean.shape)).clamp(-1, 1)
@@ -65,13 +68,13 @@ class Encoder(nn.Module):
         ]
         for before, after in pairwise(channels):
             layers.append(Down(before, after))
-            layers += [nn.BatchNorm2d(after), nn.LeakyReLU(0.2, inplace=True)]
-        self.layers = nn.Sequential(*layers, ToVector(), nn.Linear(channels[-1] * base**2, 2 * config.latent))
+            layers += [batch_norm(after, config.classes), nn.LeakyReLU(0.2, inplace=True)]
+        self.layers = Layers(*layers, ToVector(), nn.Linear(channels[-1] * base**2, 2 * config.latent))
         initialise(self)
 
     def forward(self, images: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Map B×C×H×W in [-1, 1] to the mean and the log-variance, each B×latent."""
-        mean, log_variance = self.layers(images).chunk(2, dim=1)
+        """Map B×C×H×W in [-1, 1], and B labels where there are classes, to mean and log-variance, each B×latent."""
+        mean, log_variance = self.layers(images, y).chunk(2, dim=1)
         return mean, log_variance
 
 
