@@ -82,11 +82,14 @@ def register(name: str) -> Callable[[type[Objective]], type[Objective]]:
 def objective_for(family: Family, config: ModelConfig, runtime: Runtime) -> Objective:
     """Return what trains a member of `family`, importing its file when it is first asked for.
 
-    The architecture names it; adversarial training has a form of its own for generators that train together.
+    The architecture names it; adversarial training has forms of its own for generators that train together and for
+    several discriminators.
     """
     name = architecture(config.architecture).objective
     if name == "adversarial" and family.scheme == "joint":
         name = "joint"
+    elif name == "adversarial" and family.discriminators > 1:
+        name = "panel"
     if name not in _REGISTRY:
         importlib.import_module(f"{__package__}.{name}")
     return _REGISTRY[name](family, config, runtime)

@@ -67,7 +67,7 @@ class Adversarial(Objective):
             loss_g = self.step_generator(state, batch, fake, on_real)
         else:
             loss_g = self.loss_g(on_real, on_fake)
-        numbers = self.numbers(loss_g.detach(), loss_d.detach(), on_real, on_fake)
+        numbers = self.numbers(state, loss_g.detach(), loss_d.detach(), on_real, on_fake)
         if self.penalised:
             numbers.append(torch.zeros_like(numbers[0]) if penalty is None else penalty.detach())
         return torch.stack(numbers, -1)
@@ -83,7 +83,7 @@ class Adversarial(Objective):
                 with torch.no_grad():
                     on_real = self.judged(discriminator, self.augmented(batch.real), batch.labels)
         loss = self.loss_g(on_real, on_fake)
-        loss.sum().backward()
+        self.aim(state, loss).backward()
         discriminator.requires_grad_(True)
         self.update(state, "generator")
         return loss
@@ -93,7 +93,7 @@ class Adversarial(Objective):
         logits: Tensor = discriminator(images, labels)
         return logits.float()
 
-    def numbers(self, loss_g: Tensor, loss_d: Tensor, on_real: Tensor, on_fake: Tensor) -> list[Tensor]:
+    def numbers(self, state: State, loss_g: Tensor, loss_d: Tensor, on_real: Tensor, on_fake: Tensor) -> list[Tensor]:
         """What a step returns, in the order of `columns` but for the penalty."""
         return [loss_g, loss_d, on_real.mean(-1), on_fake.mean(-1)]
 
@@ -104,6 +104,10 @@ class Adversarial(Objective):
     def loss_g(self, on_real: Tensor, on_fake: Tensor) -> Tensor:
         """The generator's loss on the discriminator's logits."""
         return self.losses.generator(on_real, on_fake)
+
+    def aim(self, state: State, loss_g: Tensor) -> Tensor:
+        """What the generator's update minimises."""
+        return loss_g.sum()
 
     def penalty(self, discriminator: nn.Module, real: Tensor, fake: Tensor, batch: Batch) -> Tensor | None:
         """The penalties on the discriminator at the images that it saw; None at a step without any."""

@@ -83,7 +83,7 @@ class Joint(Adversarial):
         """Return each generator's loss, k."""
         return self.losses.generator(log_odds(on_real), log_odds(on_fake).unflatten(0, (self.k, -1)))
 
-    def numbers(self, loss_g: Tensor, loss_d: Tensor, on_real: Tensor, on_fake: Tensor) -> list[Tensor]:
+    def numbers(self, state: State, loss_g: Tensor, loss_d: Tensor, on_real: Tensor, on_fake: Tensor) -> list[Tensor]:
         logits = log_odds(on_fake).unflatten(0, (self.k, -1)).mean(-1)
         return [loss_d, log_odds(on_real).mean(), *loss_g, *logits]
 
