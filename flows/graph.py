@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,9 +69,9 @@ def group(stage: str) -> str:
 
 
 def family(stage: str) -> str | None:
-    """Return the family that a stage works on (`train@mlp`: `mlp`), or `None`."""
-    _, at, name = stage.partition("@")
-    return name if at else None
+    """Return the family that a stage works on (`train@mlp`, `advance@later0-mlp`: `mlp`), or `None` (`rank@later0`)."""
+    _, _, name = stage.partition("@")
+    return re.sub(r"^later\d+-?", "", name) or None
 
 
 def read_graph(root: Path) -> Graph:

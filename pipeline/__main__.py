@@ -12,12 +12,15 @@ STAGES = {
     "prepare": "decode, check, resize and split into data/prepared",
     "reference": "train the extractors and featurise the real images",
     "train": "train one family's members",
+    "rank": "decide which families go on to a rung of the race",
+    "advance": "train one family on in a later rung",
     "evaluate": "sample and measure one family's candidates",
     "fuse": "try every fusion strategy and keep the best",
     "judge": "score members and strategies on the gate split",
     "register": "write the report and register the fused model",
 }
-OF_A_FAMILY = ("train", "evaluate")
+OF_A_FAMILY = ("train", "advance", "evaluate")
+OF_A_RUNG = ("rank", "advance", "evaluate")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -27,6 +30,9 @@ def parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=what, description=what)
         if name in OF_A_FAMILY:
             command.add_argument("family", help="a name under `families` in params.yaml")
+        if name in OF_A_RUNG:
+            first = name == "evaluate"
+            command.add_argument("--rung", type=int, default=1 if first else None, required=not first, metavar="N")
     commands.add_parser("check", help="validate params.yaml and print nothing else than what is wrong")
     commands.add_parser("verify", help="check that the registry holds the fused model; register it if not")
     where = commands.add_parser("where", help="print where something is kept")
@@ -55,7 +61,12 @@ def dispatch(arguments: argparse.Namespace) -> None:
     if not set(family) <= set(project.params.families):
         known = ", ".join(project.params.families)
         raise ChorusError(f"params.yaml has no family '{arguments.family}'; it has: {known}")
-    importlib.import_module(f"pipeline.stages.{arguments.command}").run(project, *family)
+    rung = [arguments.rung] if arguments.command in OF_A_RUNG else []
+    rungs = project.rungs if arguments.command == "evaluate" else project.rungs[1:]
+    if not set(rung) <= set(rungs):
+        known = ", ".join(map(str, rungs)) or "none; set racing.rungs"
+        raise ChorusError(f"there is no rung {arguments.rung} to {arguments.command}; params.yaml has: {known}")
+    importlib.import_module(f"pipeline.stages.{arguments.command}").run(project, *family, *rung)
 
 
 def main(argv: list[str] | None = None) -> int:

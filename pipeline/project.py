@@ -47,7 +47,7 @@ class Project:
     @property
     def rungs(self) -> tuple[int, ...]:
         """Numbers of the rungs that members are trained in, one after another."""
-        return (FIRST,)
+        return (FIRST, *(later.rung for later in self.params.racing.rungs))
 
     def family_folder(self, family: str, rung: int = FIRST) -> Path:
         """Folder of what a family trained in a rung."""
@@ -56,6 +56,13 @@ class Project:
     def evaluation_folder(self, family: str, rung: int = FIRST) -> Path:
         """Folder of what was measured of the family's snapshots of a rung."""
         return self.evaluation / f"rung{rung}" / family
+
+    def race_folder(self, rung: int) -> Path:
+        """Folder of who goes on to a later rung: FAMILY.json, and table.json for people.
+
+        It lies in `evaluation`, which everything after the race reads anyway, whether there is one or not.
+        """
+        return self.evaluation / "race" / f"rung{rung}"
 
     def snapshot(self, candidate: str) -> Path:
         """Return a candidate's weights, whichever rung trained it; raises `ChorusError` where none of them did.

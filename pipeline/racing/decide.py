@@ -28,6 +28,16 @@ class Standing:
     goes_on: bool
 
 
+def reason(standing: Standing) -> str:
+    """Say why a family goes on, or does not."""
+    if standing.gain is None:
+        return "the last one left"
+    if standing.gain:
+        farther = f"without it the best mixture is farther away by {standing.gain:.3g}"
+        return farther if standing.goes_on else f"{farther}, which is the least"
+    return "the best mixture is as near without it" + (", and it is among the nearest alone" * standing.goes_on)
+
+
 def halve(pool: Mapping[str, Sequence[Moments]], real: Moments, keep: int) -> list[Standing]:
     """Return the standings of all families, the one that is needed most first; `keep` of them go on.
 

@@ -44,5 +44,20 @@ def rung_kimg(params: Params, family: str, families: int, members: int, flops: f
     return kimg
 
 
+def branched(params: Params, family: str, kimg: float) -> tuple[float, float]:
+    """Return how many of a member's `kimg` in the last rung it goes on with itself, and how many each sibling gets.
+
+    One half goes into the member's plain continuation, the other into its siblings: both have then spent the same from
+    the same state, so that what is measured says which was worth it. Raises `ChorusError` for less than a batch.
+    """
+    each = kimg / 2 / params.racing.branch
+    if each * 1000 < params.families[family].batch:
+        raise ChorusError(
+            f"racing.branch = {params.racing.branch}: a sibling in '{family}' gets {1000 * each:.0f} images, less than "
+            "a batch; have fewer siblings, or give a larger budget"
+        )
+    return kimg / 2, each
+
+
 def _told(budget: Budget) -> str:
     return f"{budget.kimg:g} kimg" if budget.kimg is not None else f"{budget.tflop:g} TFLOP"

@@ -15,6 +15,7 @@ from pipeline.models._base import ModelConfig
 from pipeline.params import Family
 from pipeline.tracking import Run
 from pipeline.training import checkpoints, loop
+from pipeline.training.handover import STATE, continue_from, save_handover
 from pipeline.training.interruption import Interruption
 from pipeline.training.loop import Data
 from pipeline.training.objectives._base import objective_for
@@ -33,7 +34,8 @@ class Unit:
     """Members of one family that train together, in one state and along one course.
 
     members: their names, in the order in which the objective tells them apart. streams: the random numbers of what they
-    share. folder: where a run that was ended goes on from; nothing declares it.
+    share. folder: where a run that was ended goes on from; nothing declares it. ancestor: the state that they go on
+    from (None: they start), which had seen `start` images. hands_over: whether a later rung goes on from their end.
     """
 
     family: str
@@ -43,6 +45,9 @@ class Unit:
     streams: Streams
     data: Data
     folder: Path
+    ancestor: Path | None = None
+    start: int = 0
+    hands_over: bool = False
 
     @property
     def name(self) -> str:
@@ -74,7 +79,7 @@ class Job:
     def __init__(self, unit: Unit, runtime: Runtime, tracked: Sequence[Run]) -> None:
         self.unit, self.runtime, self.tracked = unit, runtime, tracked
         self.objective = objective_for(unit.recipe, unit.config, runtime)
-        self.budget = loop.schedule(unit.recipe)[0] * unit.recipe.batch
+        self.budget = loop.schedule(unit.recipe, unit.start)[0] * unit.recipe.batch
         self.environment = checkpoints.environment(runtime)
         self.rows: list[dict[str, float]] = []  # not yet tracked
 
@@ -85,7 +90,7 @@ class Job:
         state = self.start()
         reported = saved = time.monotonic()
         counted = state.nimg
-        for _ in loop.train(unit.data, unit.recipe, unit.config, self.runtime, unit.streams, state):
+        for _ in loop.train(unit.data, unit.recipe, unit.config, self.runtime, unit.streams, state, unit.start):
             if state.row:
                 self.rows.append(state.row)
             if state.snapshot:
@@ -127,13 +132,18 @@ class Job:
         return state
 
     def build(self) -> State:
-        """Return the state of a unit that has seen no image."""
-        return loop.build(self.unit.recipe, self.unit.config, self.runtime, self.unit.streams)
+        """Return the state that the unit's own training begins with: that of no image seen, or its ancestor's."""
+        state = loop.build(self.unit.recipe, self.unit.config, self.runtime, self.unit.streams)
+        if self.unit.ancestor is not None:
+            continue_from(self.unit.ancestor, state)
+        return state
 
     def complete(self, state: State) -> None:
         """Write the members' histories, whose presence says that they are complete, and drop the checkpoint."""
         self.track_rows()
         for index, member in enumerate(self.unit.members):
+            if self.unit.hands_over:
+                save_handover(self.unit.output(member) / STATE, state)
             write_json(self.unit.output(member) / "history.json", state.history_of(index))
         self.unit.checkpoint.unlink(missing_ok=True)
 

@@ -1,5 +1,8 @@
 """The pool of candidates and the halves of `val`, as every stage that takes decisions reads them."""
 
+import shutil
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,6 +23,29 @@ def halves_of_val(project: Project, ruler: Ruler) -> tuple[NDArray[np.float64], 
     if min(cut, len(real) - cut) < 2:
         raise ChorusError(f"val has {len(real)} images: too few to fit on one part and choose on another")
     return real[order[:cut]], real[order[cut:]]
+
+
+def remove_former(project: Project, stage: str, rungs: Iterable[int] | None = None) -> None:
+    """Remove what families and rungs no longer in params.yaml left in the folders that this stage depends on.
+
+    DVC leaves the outputs of a stage that is gone where they are, and they would stay in the hashes of those folders.
+    Its cache still holds them. Only folders that a stage of ours wrote are touched. rungs: which to look at (all).
+    """
+    kept = {f"rung{rung}" for rung in project.rungs}
+    looked_at = ["rung*"] if rungs is None else [f"rung{rung}" for rung in rungs]
+    written = [
+        (path.parent, path.parent.name in project.params.families and path.parent.parent.name in kept)
+        for folder, mark in ((project.members, "family.json"), (project.evaluation, "evaluation.json"))
+        for rung in looked_at
+        for path in sorted(folder.glob(f"{rung}/*/{mark}"))
+    ]
+    if rungs is None:
+        races = sorted((project.evaluation / "race").glob("rung*/table.json"))
+        written += [(path.parent, path.parent.name in kept) for path in races]
+    for folder, needed in written:
+        if not needed:
+            print(f"{stage}  removes {folder.relative_to(project.root)}: not in params.yaml any more", flush=True)
+            shutil.rmtree(folder)
 
 
 def read_pool(project: Project, ruler: Ruler) -> tuple[Candidate, ...]:

@@ -27,11 +27,12 @@ def run(project: Project, family: str, rung: int = FIRST) -> None:
     runtime = set_up(project.params.compute)
     weights, folder = project.family_folder(family, rung), project.evaluation_folder(family, rung)
     shutil.rmtree(folder, ignore_errors=True)
+    found = candidates_of(project, family, rung)
     reference = store.read_reference(project.reference)
-    extractors = load_extractors(project.reference, reference["selection"], runtime.device, project.weights)
+    selection = reference["selection"] if found else []
+    extractors = load_extractors(project.reference, selection, runtime.device, project.weights)
     rulers = {name: store.read_ruler(project.reference, name) for name in extractors}
     real = {name: store.read_features(project.reference, "val", name) for name in extractors}
-    found = candidates_of(project, family, rung)
     entries = []
     for done, candidate in enumerate(found, 1):
         entry = evaluate_candidate(project, runtime, candidate, weights.parent, folder, extractors, rulers, real)
@@ -58,8 +59,9 @@ def run(project: Project, family: str, rung: int = FIRST) -> None:
 def candidates_of(project: Project, family: str, rung: int) -> list[str]:
     """Return the ids of a family's snapshots; raises `ChorusError` where the weights are not those of its roster."""
     folder = project.family_folder(family, rung)
-    replicas = project.params.families[family].replicas
     members = read_json(folder / "family.json")["members"]
+    # Who is in a later rung was decided by the race.
+    replicas = project.params.families[family].replicas if rung == FIRST else len(members)
     snapshots = {
         member: sorted(path.parent.name for path in (folder / member).glob("*/config.json")) for member in members
     }

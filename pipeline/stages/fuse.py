@@ -17,14 +17,14 @@ from pipeline.fusion.strategies._base import NotApplicableError, Problem, strate
 from pipeline.project import Project
 from pipeline.randomness import derive_seed
 from pipeline.recipes import load_sampler
-from pipeline.stages._pool import halves_of_val, read_pool
+from pipeline.stages._pool import halves_of_val, read_pool, remove_former
 from pipeline.weights import SCHEMA
 
 
 def run(project: Project) -> None:
     """Write models/fused: `strategies.json` (a row for each strategy), `recipe.json` and the winner's weights."""
     runtime = set_up(project.params.compute)
-    remove_former(project)
+    remove_former(project, "fuse")
     ruler = store.read_ruler(project.reference)
     fit, choose = halves_of_val(project, ruler)
     problem = Problem.of(read_pool(project, ruler), frechet.moments(fit), project.params.fusion.vote_draws)
@@ -50,21 +50,6 @@ def run(project: Project) -> None:
     winner = min(scored, key=lambda row: (row["evidence"]["choose"], row["evidence"]["cost"]))
     print(f"fuse  the winner on val is {winner['name']}", flush=True)
     write(project, ruler, problem, rows, winner)
-
-
-def remove_former(project: Project) -> None:
-    """Remove what families and rungs no longer in params.yaml left in the folders that this stage depends on.
-
-    DVC leaves the outputs of a stage that is gone where they are, and they would stay in the hashes of those folders.
-    Its cache still holds them. Only folders that a stage of ours wrote are touched.
-    """
-    kept = {f"rung{rung}" for rung in project.rungs}
-    for folder, mark in ((project.members, "family.json"), (project.evaluation, "evaluation.json")):
-        for path in sorted(folder.glob(f"rung*/*/{mark}")):
-            family, rung = path.parent.name, path.parent.parent.name
-            if family not in project.params.families or rung not in kept:
-                print(f"fuse  removes {path.parent.relative_to(project.root)}: not in params.yaml any more", flush=True)
-                shutil.rmtree(path.parent)
 
 
 def try_strategy(

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,11 @@ from pipeline.errors import ChorusError
 from pipeline.files import tree_hash, write_json
 from pipeline.models._base import ModelConfig
 from pipeline.params import Family
-from pipeline.project import Project
+from pipeline.project import FIRST, Project
+from pipeline.racing.shares import member_kimg
 from pipeline.stages._job import Job, Unit, span
 from pipeline.tracking import Tracker
+from pipeline.training.cost import flops_per_image
 from pipeline.training.interruption import Interruption
 from pipeline.training.loop import Data
 from pipeline.training.streams import Streams
@@ -34,32 +36,48 @@ def run(project: Project, family: str) -> None:
     What is done lies in the checkpoint folder until the whole family is: a run that was ended at any moment goes on
     from there. On SIGTERM or Ctrl-C the current step is finished, a checkpoint written, and the process exits.
     """
-    recipe = project.params.families[family]
     runtime = set_up(project.params.compute)
     manifest = read_manifest(project.prepared)
-    tracker = Tracker(project.root)
+    recipe, roster = in_first_rung(project, family, manifest)
+    done = train_units(units(project, family, recipe, manifest, runtime), runtime, Tracker(project.root), manifest)
+    deliver(project, family, FIRST, done, roster)
+
+
+def in_first_rung(project: Project, family: str, manifest: dict[str, Any]) -> tuple[Family, dict[str, Any]]:
+    """Return the recipe with its share of the budget as `kimg`, and what the roster says of that."""
+    recipe = project.params.families[family]
+    roster: dict[str, Any] = {"params": recipe.model_dump(mode="json")}
+    if project.params.budget is None:
+        return recipe, roster
+    flops = flops_per_image(recipe, model_config(recipe, manifest))
+    kimg = member_kimg(project.params, family, flops)
+    return recipe.model_copy(update={"kimg": kimg}), {**roster, "kimg": kimg, "flops_per_image": flops}
+
+
+def train_units(units: Iterable[Unit], runtime: Runtime, tracker: Tracker, manifest: dict[str, Any]) -> dict[str, Path]:
+    """Train what is not complete yet, one unit after another; return the folder of each member."""
     done: dict[str, Path] = {}
     with Interruption() as interruption:
-        for unit in units(project, family, manifest, runtime):
+        for unit in units:
             done |= {member: unit.output(member) for member in unit.members}
             if unit.complete:
                 print(f"train {unit.name}: complete since an earlier run", flush=True)
             else:
                 train_unit(unit, runtime, tracker, manifest, interruption)
-    deliver(project, family, recipe, done)
-    shutil.rmtree(project.checkpoints / family)
+    return done
 
 
-def units(project: Project, family: str, manifest: dict[str, Any], runtime: Runtime) -> Iterator[Unit]:
+def units(project: Project, family: str, recipe: Family, manifest: dict[str, Any], runtime: Runtime) -> Iterator[Unit]:
     """Yield the family's units in the order of their training; each is asked for when those before are complete."""
-    recipe = project.params.families[family]
     data = load_data(project, recipe, runtime)
     config = model_config(recipe, manifest)
+    raced = bool(project.params.racing.rungs)
     for replica in range(recipe.replicas):
         members = (f"r{replica}",)
-        key = training_key(project, family, members, str(manifest["hash"]))
+        key = training_key(project, family, members, recipe, str(manifest["hash"]))
         folder = project.checkpoints / family / span(members) / key
-        yield Unit(family, members, recipe, config, Streams(project.params.seed, family, replica), data, folder)
+        streams = Streams(project.params.seed, family, replica)
+        yield Unit(family, members, recipe, config, streams, data, folder, hands_over=raced)
 
 
 def train_unit(
@@ -107,16 +125,18 @@ def model_config(recipe: Family, manifest: dict[str, Any]) -> ModelConfig:
     )
 
 
-def training_key(project: Project, family: str, members: Sequence[str], data: str) -> str:
-    """Return a hash of all that decides the weights of a unit: its members, recipe, seed, compute, data and code."""
-    recipe = project.params.families[family].model_dump(mode="json", exclude={"replicas"})
+def training_key(project: Project, family: str, members: Sequence[str], recipe: Family, data: str) -> str:
+    """Return a hash of all that decides the weights of a unit: its members, recipe, seed, compute, data and code.
+
+    data: hash of the images, and of the state that it goes on from, if any.
+    """
     code = Path(pipeline.__file__).parent
     shared = [
         "stages/_job.py",
         "compute.py",
         "randomness.py",
         "data/dataset.py",
-        f"models/{recipe['architecture']}.py",
+        f"models/{recipe.architecture}.py",
     ]
     files = sorted(
         [
@@ -127,7 +147,8 @@ def training_key(project: Project, family: str, members: Sequence[str], data: st
     )
     content = {
         "members": f"{family}/{span(members)}",
-        "recipe": recipe,
+        "recipe": recipe.model_dump(mode="json", exclude={"replicas"}),
+        "raced": bool(project.params.racing.rungs),
         "seed": project.params.seed,
         "compute": project.params.compute.model_dump(mode="json"),
         "data": data,
@@ -136,16 +157,20 @@ def training_key(project: Project, family: str, members: Sequence[str], data: st
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def deliver(project: Project, family: str, recipe: Family, done: dict[str, Path]) -> None:
-    """Put the finished members in place of whatever `models/members/rung1/FAMILY` held."""
+def deliver(project: Project, family: str, rung: int, done: dict[str, Path], roster: dict[str, Any]) -> None:
+    """Put the finished members in place of whatever `models/members/rungN/FAMILY` held; drop their checkpoints.
+
+    roster: what `family.json` says of the family beside its name and members.
+    """
     staging = project.checkpoints / family / "family"
     shutil.rmtree(staging, ignore_errors=True)
     for member, folder in done.items():
         shutil.copytree(folder, staging / member)
-    content = {"schema": SCHEMA, "family": family, "members": list(done), "params": recipe.model_dump(mode="json")}
+    content = {"schema": SCHEMA, "family": family, "members": list(done), **roster}
     write_json(staging / "family.json", content)
-    target = project.family_folder(family)
+    target = project.family_folder(family, rung)
     if target.exists():
         shutil.rmtree(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.move(staging, target)
+    shutil.rmtree(project.checkpoints / family)

@@ -10,6 +10,8 @@ from pipeline.errors import ChorusError
 from pipeline.files import replacing
 from pipeline.training.state import State
 
+STATE = "state.safetensors"  # its name in the folder of a member
+
 
 def save_handover(path: Path, state: State) -> None:
     """Write the state to `path`, whole or not at all.
@@ -20,6 +22,17 @@ def save_handover(path: Path, state: State) -> None:
     with replacing(path) as temporary:
         progress = json.dumps(state.progress(), allow_nan=False)
         save_file(state.tensors(), temporary, metadata={"progress": progress})
+
+
+def images_seen(path: Path) -> int:
+    """Return how many images the state at `path` had seen; raises `ChorusError` where it cannot be read."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return int(json.loads(file.metadata()["progress"])["nimg"])
+    except FileNotFoundError:
+        raise ChorusError(f"{path} is missing; run `dvc repro` or `dvc pull`") from None
+    except Exception as error:  # as below
+        raise ChorusError(f"{path} is damaged ({error}); remove it and run `dvc repro`") from None
 
 
 def continue_from(path: Path, state: State) -> None:

@@ -45,13 +45,16 @@ class Data:
         return batch_at(self.images, rows), None if self.labels is None else self.labels[rows.to(self.labels.device)]
 
 
-def schedule(family: Family) -> tuple[int, set[int]]:
-    """Return the number of steps that the family's budget takes, at least 1, and the steps that end at a snapshot.
+def schedule(family: Family, start: int = 0) -> tuple[int, set[int]]:
+    """Return the number of the last step, and the numbers of the steps that end at a snapshot.
 
-    Snapshots are evenly spaced and the last is at the end; a budget of fewer steps than snapshots has one a step.
+    start: images seen before the family's `kimg` begin to count; steps are counted from the very first image. At least
+    one step is taken. Snapshots are evenly spaced and the last is at the end; a budget of fewer steps than snapshots
+    has one a step.
     """
-    total = max(1, math.ceil(family.kimg * 1000 / family.batch))
-    return total, {max(1, round(total * k / family.snapshots)) for k in range(1, family.snapshots + 1)}
+    before, steps = start // family.batch, max(1, math.ceil(family.kimg * 1000 / family.batch))
+    ends = {before + max(1, round(steps * k / family.snapshots)) for k in range(1, family.snapshots + 1)}
+    return before + steps, ends
 
 
 def build(family: Family, config: ModelConfig, runtime: Runtime, streams: Streams) -> State:
@@ -87,6 +90,7 @@ def train(
     runtime: Runtime,  # device and precision
     streams: Streams,  # this member's random numbers
     state: State,  # fresh from `build`, or restored
+    start: int = 0,  # images seen before the budget began
 ) -> Iterator[State]:
     """Train `state` to the end of the family's budget, yielding it after every step.
 
@@ -98,7 +102,7 @@ def train(
         raise ChorusError("the train split is empty; give more images or a larger data.splits.train")
     objective = objective_for(family, config, runtime)
     batch, device = family.batch, runtime.device
-    total, snapshots = schedule(family)
+    total, snapshots = schedule(family, start)
     every = max(1, total // ROWS)
     compared, _ = data.at(streams.order(0, min(health.DRAWN, len(data)), len(data)))
     monitor = health.Monitor(compared, objective, runtime, streams)

@@ -163,18 +163,22 @@ def test_interrupted_in_the_terminal_then_damaged_it_says_so_and_starts_anew(pro
     assert tree_hash(members(project) / "gan") == tree_hash(members(unbroken) / "gan")
 
 
+def key_of(project: Project, member: str = "r0", data: str = "data") -> str:
+    return training_key(project, "gan", [member], project.params.families["gan"], data)
+
+
 def test_the_key_follows_what_decides_the_weights(project: Path) -> None:
     base = Project.load(project)
-    key = training_key(base, "gan", ["r0"], "data")
+    key = key_of(base)
 
     def with_params(before: str, after: str) -> str:
         (project / "params.yaml").write_text(PARAMS.replace(before, after))
-        return training_key(Project.load(project), "gan", ["r0"], "data")
+        return key_of(Project.load(project))
 
     assert with_params("replicas: 2", "replicas: 5") == key
     others = [
-        training_key(base, "gan", ["r1"], "data"),
-        training_key(base, "gan", ["r0"], "other data"),
+        key_of(base, member="r1"),
+        key_of(base, data="other data"),
         with_params("seed: 3", "seed: 4"),
         with_params("kimg: 6", "kimg: 7"),
         with_params("families:", "compute: {threads: 2}\nfamilies:"),

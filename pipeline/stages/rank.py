@@ -1,0 +1,108 @@
+"""Decide which families go on to a rung, and how long they train in it; write evaluation/race/rungN."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipeline.errors import ChorusError
+from pipeline.evaluation import frechet, store
+from pipeline.files import read_json, tree_hash, write_json
+from pipeline.fusion.strategies._base import Candidate
+from pipeline.project import Project
+from pipeline.racing.decide import Standing, halve, reason
+from pipeline.racing.shares import branched, rung_kimg, survivors
+from pipeline.stages._pool import halves_of_val, read_family, remove_former
+from pipeline.tracking import Run, Tracker
+
+SCHEMA = 1
+
+
+def run(project: Project, rung: int) -> None:
+    """Write FAMILY.json for every family, which holds nothing but its decision, and table.json with all the reasons.
+
+    The half of `val` that everything is fitted on decides; a family without a candidate in the rung before is out.
+    """
+    after = rung - 1
+    remove_former(project, "rank", [after])
+    rosters = {
+        family: read_json(project.family_folder(family, after) / "family.json") for family in project.params.families
+    }
+    ruler = store.read_ruler(project.reference)
+    pool = {family: read_family(project, ruler, family, after) for family in rosters}
+    racers = {family: found for family, found in pool.items() if found}
+    if not racers:
+        raise ChorusError(f"no family has a candidate in rung {after}: nobody can go on to rung {rung}")
+    fit, _ = halves_of_val(project, ruler)
+    moments = {family: [candidate.moments for candidate in found] for family, found in racers.items()}
+    standings = halve(moments, frechet.moments(fit), survivors(project.params, len(racers)))
+    decisions = decide(project, rung, standings, rosters)
+    write(project, rung, ruler.name, standings, decisions, rosters, racers)
+    log_to_members(project, rung, standings)
+
+
+def decide(
+    project: Project, rung: int, standings: Sequence[Standing], rosters: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """Return each family's decision: whether it goes on, and what each of its members then gets."""
+    staying = [standing.family for standing in standings if standing.goes_on]
+    decisions: dict[str, dict[str, Any]] = {}
+    for family, roster in rosters.items():
+        decision: dict[str, Any] = {"schema": SCHEMA, "family": family, "rung": rung, "goes_on": family in staying}
+        if family in staying:
+            members, flops = len(roster["members"]), roster["flops_per_image"]
+            kimg = rung_kimg(project.params, family, len(staying), members, flops)
+            decision |= {"kimg": kimg, "siblings": None}
+            if rung == project.rungs[-1] and project.params.racing.branch > 1:
+                own, each = branched(project.params, family, kimg)
+                decision |= {"kimg": own, "siblings": {"count": project.params.racing.branch, "kimg": each}}
+        decisions[family] = decision
+    return decisions
+
+
+def write(
+    project: Project,
+    rung: int,
+    ruler: str,
+    standings: Sequence[Standing],
+    decisions: Mapping[str, dict[str, Any]],
+    rosters: Mapping[str, Any],
+    racers: Mapping[str, Sequence[Candidate]],
+) -> None:
+    """Write the stage's folder and print a line for each family that was in the race."""
+    folder = project.race_folder(rung)
+    shutil.rmtree(folder, ignore_errors=True)
+    rows: list[dict[str, Any]] = []
+    for standing in standings:
+        roster = rosters[standing.family]
+        seen = max(int(candidate.id.rpartition("/")[2]) for candidate in racers[standing.family])
+        row = {
+            "family": standing.family,
+            "place": standing.place,
+            "best": standing.best,
+            "gain": standing.gain,
+            "goes_on": standing.goes_on,
+            "why": reason(standing),
+            "members": len(roster["members"]),
+            "seen_kimg": seen / 1000,
+            "spent_tflop": seen * roster["flops_per_image"] * len(roster["members"]) / 1e12,
+            "next_kimg": decisions[standing.family].get("kimg", 0.0),
+        }
+        rows.append(row)
+        print(f"rank  {standing.place}. {standing.family}: {ruler} {standing.best:.3f}, {row['why']}", flush=True)
+    failed = [family for family in rosters if family not in racers and not rosters[family].get("out")]
+    for family in failed:
+        print(f"rank  {family}: has no candidate in rung {rung - 1}, so it is out", flush=True)
+    for family, decision in decisions.items():
+        write_json(folder / f"{family}.json", decision)
+    table = {"schema": SCHEMA, "rung": rung, "after": rung - 1, "ruler": ruler, "failed": failed, "families": rows}
+    write_json(folder / "table.json", table)
+
+
+def log_to_members(project: Project, rung: int, standings: Sequence[Standing]) -> None:
+    """Say in the MLflow runs of the members how their family came out; one that was trained elsewhere has no run."""
+    tracker = Tracker(project.root)
+    for standing in standings:
+        told = f"{'goes on to' if standing.goes_on else 'out before'} rung {rung}: {reason(standing)}"
+        for history in sorted(project.family_folder(standing.family, rung - 1).glob("*/history.json")):
+            for run in tracker.find(chorus_member=tree_hash(history.parent))[:1]:
+                Run(tracker.client, run.info.run_id).tag(chorus_race=told, chorus_place=standing.place)
