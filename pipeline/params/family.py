@@ -8,7 +8,7 @@ import pipeline.models
 from pipeline.params.fields import Count, Decay, Flag, NotNegative, Positive, Section, Several, registered
 
 # What trains the architectures that are no plain GANs; said here, as asking their files would import torch.
-OBJECTIVES = {"vae": "variational", "flow": "matching"}
+OBJECTIVES = {"vae": "variational", "vaegan": "similarity", "flow": "matching"}
 # Losses whose discriminator learns by cross-entropy; None in a recipe is the second.
 ENTROPY = ("minimax", "nonsaturating")
 # Keys of a family that only some objectives know.
@@ -24,7 +24,12 @@ _DISCRIMINATOR = (
     "discriminators",
     "discriminator_weights",
 )
-OWNED = {"adversarial": _DISCRIMINATOR, "variational": ("kl_weight", "sample_noise"), "matching": ("sampling_steps",)}
+OWNED = {
+    "adversarial": _DISCRIMINATOR,
+    "variational": ("kl_weight", "sample_noise"),
+    "similarity": ("lr_discriminator", "dropout"),
+    "matching": ("sampling_steps",),
+}
 
 
 class Regularisers(Section):

@@ -17,6 +17,11 @@ ROUNDING = (2 / 255) ** 2 / 12
 SIGMA_MOMENTUM = 0.01
 
 
+def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """Return KL(N(mean, variance) ‖ N(0, 1)) of B×Z parameters in nats, its mean over the batch (appendix B there)."""
+    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1).mean()
+
+
 @register("variational")
 class Variational(Objective):
     """Raises the evidence lower bound (Kingma, Welling 2014, equation 3).
@@ -47,7 +52,7 @@ class Variational(Objective):
             mean, log_variance = mean.float(), log_variance.float()
             reconstruction = decoder.mean(mean + batch.z * (0.5 * log_variance).exp(), labels)
         variance = (reconstruction.float() - real).square().mean().clamp(min=ROUNDING)
-        kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1).mean()
+        kl = divergence(mean, log_variance)
         loss = 0.5 * (math.log(2 * math.pi) + 1 + variance.log()) + self.kl_weight * kl / real[0].numel()
         loss.backward()
         for optimizer in state.optimizers.values():
