@@ -1,14 +1,15 @@
 """Autoencoder whose images a discriminator compares (Larsen, Sønderby, Larochelle, Winther 2016, "Autoencoding beyond
-pixels using a learned similarity metric"): dcgan's two networks, and vae's encoder.
+pixels using a learned similarity metric"), of dcgan's networks.
 
 Pixels that are averaged over all images that fit blur; a discriminator's features do not.
 """
 
-from torch import Tensor
+from dataclasses import replace
+
+from torch import Tensor, nn
 
 from pipeline.models import dcgan
 from pipeline.models._base import Architecture, ModelConfig, register
-from pipeline.models.vae import Encoder
 
 
 class Discriminator(dcgan.Discriminator):
@@ -19,9 +20,17 @@ class Discriminator(dcgan.Discriminator):
         return self.layers[:-1](images)
 
 
-def encoder(config: ModelConfig) -> Encoder:
-    """Build vae's encoder."""
-    return Encoder(config)
+class Encoder(nn.Module):
+    """dcgan's discriminator with two numbers for each of the latent's in place of the logit."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.network = dcgan.Discriminator(replace(config, outputs=2 * config.latent, dropout=None))
+
+    def forward(self, images: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Map B×C×H×W in [-1, 1], and B labels where there are classes, to mean and log-variance, each B×latent."""
+        mean, log_variance = self.network(images, y).chunk(2, dim=1)
+        return mean, log_variance
 
 
-register(Architecture("vaegan", dcgan.Generator, Discriminator, encoder, objective="similarity"))
+register(Architecture("vaegan", dcgan.Generator, Discriminator, Encoder, objective="similarity"))
