@@ -3,36 +3,7 @@
 With classes its generator normalises batches by class and its discriminator a projection head (Miyato, Koyama 2018).
 """
 
-from itertools import pairwise
+from pipeline.layers import discriminator, generator
+from pipeline.models._base import Architecture, register
 
-from torch import Tensor, nn
-
-from pipeline.layers.conditional import Layers, batch_norm
-from pipeline.layers.convolutional import ToMap, Up, initialise, pyramid
-from pipeline.layers.discriminator import Convolutional
-from pipeline.models._base import Architecture, ModelConfig, register
-
-
-class Generator(nn.Module):
-    """Transposed convolutions from a base×base map up to the image; batch normalisation and ReLU between, tanh last."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.latent = config.latent
-        base, channels = pyramid(config.size, config.width)
-        layers: list[nn.Module] = [nn.Linear(config.latent, channels[0] * base**2, bias=False)]
-        layers.append(ToMap(channels[0], base))
-        for before, after in pairwise(channels):
-            layers += [batch_norm(before, config.classes), nn.ReLU(inplace=True)]
-            layers.append(Up(before, after))
-        layers += [batch_norm(channels[-1], config.classes), nn.ReLU(inplace=True)]
-        layers += [Up(channels[-1], config.channels, bias=True), nn.Tanh()]
-        self.layers = Layers(*layers)
-        initialise(self)
-
-    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """Map B×latent, and B labels where there are classes, to B×C×H×W in [-1, 1]."""
-        return self.layers(z, y)
-
-
-register(Architecture("dcgan", Generator, Convolutional))
+register(Architecture("dcgan", generator.Convolutional, discriminator.Convolutional))

@@ -8,11 +8,11 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
-from pipeline.models import dcgan
+from pipeline.layers import discriminator, generator
 from pipeline.models._base import Architecture, ModelConfig, register
 
 
-class Discriminator(dcgan.Discriminator):
+class Discriminator(discriminator.Convolutional):
     """dcgan's discriminator, which also shows the features that its logit comes from."""
 
     def features(self, images: Tensor) -> Tensor:
@@ -21,16 +21,18 @@ class Discriminator(dcgan.Discriminator):
 
 
 class Encoder(nn.Module):
-    """dcgan's discriminator with two numbers for each of the latent's in place of the logit."""
+    """dcgan's discriminator with two numbers for each of the latent's in place of the logit; it needs no class."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.network = dcgan.Discriminator(replace(config, outputs=2 * config.latent, dropout=None))
+        self.network = discriminator.Convolutional(
+            replace(config, outputs=2 * config.latent, dropout=None, class_shares=())
+        )
 
     def forward(self, images: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Map B×C×H×W in [-1, 1], and B labels where there are classes, to mean and log-variance, each B×latent."""
-        mean, log_variance = self.network(images, y).chunk(2, dim=1)
+        """Map B×C×H×W in [-1, 1] to the mean and the log-variance, each B×latent."""
+        mean, log_variance = self.network(images).chunk(2, dim=1)
         return mean, log_variance
 
 
-register(Architecture("vaegan", dcgan.Generator, Discriminator, Encoder, objective="similarity"))
+register(Architecture("vaegan", generator.Convolutional, Discriminator, Encoder, objective="similarity"))
