@@ -13,15 +13,16 @@ class Convolutional(nn.Module):
     """Strided convolutions from the image down to the logit; no batch normalisation on the first layer.
 
     With spectral normalisation there is none on the others either: it would undo the bound on the layers' slope (Miyato
-    et al. 2018, table 3). Dropout, where it is asked for, leaves out whole maps after each activation but the last
-    (Tompson et al. 2015).
+    et al. 2018, table 3). Nor with a penalty on the gradient at an image, which through batch statistics would be that
+    of the whole batch (Gulrajani et al. 2017, section 4). Dropout, where it is asked for, leaves out whole maps after
+    each activation but the last (Tompson et al. 2015).
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         base, channels = pyramid(config.size, config.width)
         channels = channels[::-1]
-        plain = config.spectral_norm
+        plain = config.spectral_norm or config.penalised
         layers: list[nn.Module] = [Down(config.channels, channels[0], bias=True)]
         for before, after in pairwise(channels):
             layers.append(nn.LeakyReLU(0.2, inplace=True))

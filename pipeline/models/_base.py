@@ -18,8 +18,9 @@ class ModelConfig:
     channels, size: the image is channels×size×size. latent: length of z. width: the architecture's base number of
     channels or units. sample_noise: a vae's generator returns μ + σ⊙ε instead of μ. class_shares: how often each class
     occurs in the training images, for a conditional model (empty: unconditional). dropout: of the discriminator's
-    hidden layers (None: the architecture's own). spectral_norm: of the discriminator's layers. outputs: scores of the
-    discriminator for each image, one of them or one for each of k generators and for real images, last.
+    hidden layers (None: the architecture's own). spectral_norm: of the discriminator's layers. penalised: whether
+    its gradient at an image is penalised, so that it must judge each image alone, without batch normalisation. outputs:
+    its scores for each image, one of them or one for each of k generators and for real images, last.
     discriminators: how many judge together. sampling_steps: of a generator that integrates. parts, weights: a composite
     generator's parts, and the weights with which a mixture draws from them.
     """
@@ -33,6 +34,7 @@ class ModelConfig:
     class_shares: tuple[float, ...] = ()
     dropout: float | None = None
     spectral_norm: bool = False
+    penalised: bool = False
     outputs: int = 1
     discriminators: int = 1
     sampling_steps: int | None = None

@@ -41,9 +41,14 @@ class Regularisers(Section):
     weight_clip: Positive | None = None
     every: Count = 1
 
+    @property
+    def penalised(self) -> bool:
+        """Whether the discriminator's gradient is penalised."""
+        return any((self.r1, self.r2, self.gradient_penalty))
+
     @model_validator(mode="after")
     def _every_has_a_penalty(self) -> "Regularisers":
-        if self.every > 1 and not (self.r1 or self.r2 or self.gradient_penalty):
+        if self.every > 1 and not self.penalised:
             raise ValueError("'every' says how often penalties are taken, and there is none: give r1, r2 or more")
         return self
 

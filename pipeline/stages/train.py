@@ -119,6 +119,7 @@ def model_config(recipe: Family, manifest: dict[str, Any]) -> ModelConfig:
         class_shares=tuple(count / sum(counts) for count in counts),
         dropout=recipe.dropout,
         spectral_norm=recipe.spectral_norm,
+        penalised=recipe.regularisers.penalised,
         outputs=recipe.replicas + 1 if recipe.scheme == "joint" else 1,
         discriminators=recipe.discriminators,
         sampling_steps=recipe.sampling_steps,

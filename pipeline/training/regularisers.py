@@ -36,21 +36,16 @@ def r2(critic: Critic, real: Tensor, fake: Tensor, labels: Tensor | None) -> Ten
 def gradient_penalty(critic: Critic, real: Tensor, fake: Tensor, labels: Tensor | None) -> Tensor:
     """E[(||∇D(x̂)|| - 1)²], x̂ = εx + (1 - ε)G(z), ε ~ U[0, 1], equation 3 of Gulrajani et al. 2017 without its λ.
 
-    ε comes from torch's global stream, one an image. A discriminator with batch normalisation has no gradient of its
-    own at each image (section 4 there): its statistics tie the batch together.
+    ε comes from torch's global stream, one an image. The discriminator must judge each image alone, without batch
+    normalisation (section 4 there): `ModelConfig.penalised` says so to the architectures.
     """
-    share = torch.rand(*real.shape[:-3], 1, 1, 1, device=real.device)
+    share = torch.rand(*real.shape[:-3], 1, 1, 1, device=real.device, dtype=real.dtype)
     between = torch.lerp(fake, real, share)
     # The norm's derivative at 0 is taken as 0, where the square root's would be infinite.
     return (torch.linalg.vector_norm(gradient(critic, between, labels), dim=IMAGE) - 1).square().mean(-1)
 
 
 PENALTIES: dict[str, Penalty] = {"r1": r1, "r2": r2, "gradient_penalty": gradient_penalty}
-
-
-def penalised(strengths: Regularisers) -> bool:
-    """Whether any penalty is asked for."""
-    return any(getattr(strengths, name) for name in PENALTIES)
 
 
 def penalty(

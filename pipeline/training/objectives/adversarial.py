@@ -31,13 +31,9 @@ class Adversarial(Objective):
         self.loss = family.loss or losses.DEFAULT
         self.losses = losses.adversarial_loss(self.loss, family.label_smoothing)
         self.columns = ("loss_g", "loss_d", "logit_real", "logit_fake")
+        self.penalised = family.regularisers.penalised
         if self.penalised:
             self.columns += ("penalty",)
-
-    @property
-    def penalised(self) -> bool:
-        """Whether the discriminator's gradient is penalised."""
-        return regularisers.penalised(self.family.regularisers)
 
     def networks(self) -> dict[str, nn.Module]:
         discriminator = build_discriminator(self.config)
