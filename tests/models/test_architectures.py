@@ -123,6 +123,8 @@ def test_each_row_stands_alone_in_evaluation(name: str, classes: int) -> None:
 def test_a_conditional_network_tells_classes_apart(name: str) -> None:
     config = shaped(name, classes=3)
     for role, network in networks_of(config).items():
+        if (name, role) == ("vaegan", "encoder"):
+            continue  # an image says its class
         rows, _ = inputs_of(role, network.eval(), config)
         with torch.no_grad():
             one, other = (network(rows, torch.full((6,), label)) for label in (0, 2))
