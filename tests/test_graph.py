@@ -14,12 +14,16 @@ STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 # Paths, writing files whole, logging: what they do does not reach the content of an output.
 PLUMBING = {f"pipeline.{name}" for name in ("errors", "files", "project", "tracking", "_torchvision")}
 ARCHITECTURES = registered(pipeline.models)
-# Imported by name, which no import statement shows.
+COMPOSITES = "pipeline.models._composite"
+MODELS = [COMPOSITES, *(f"pipeline.models.{name}" for name in ARCHITECTURES)]
+# Imported by name, which no import statement shows; a family's own architecture is a dependency by its name.
 BY_NAME = {
-    "fuse": ["pipeline.fusion.strategies.weighted"],
-    "register": [
-        f"pipeline.{name}" for name in ("recipes", "models.mlp", "models.dcgan", "models.vae", "packaged.model")
-    ],
+    "train": [COMPOSITES],
+    "evaluate": [COMPOSITES],
+    "evaluate-later": MODELS,
+    "fuse": ["pipeline.fusion.strategies.weighted", *MODELS],
+    "judge": MODELS,
+    "register": ["pipeline.recipes", "pipeline.packaged.model", *MODELS],
 }
 # Used for pictures in MLflow alone, which are no outputs.
 PICTURES = {"pipeline.evaluation.pictures", "pipeline.fusion.samplers"}

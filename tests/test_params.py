@@ -41,6 +41,13 @@ def changed(path, value):
         ("families.dcgan-hinge.scheme", "joint", ["families.dcgan-hinge", "nonsaturating, not hinge"]),
         ("families.mlp.discriminator_weights", "softmax", ["families.mlp", "and there is one"]),
         ("families.mlp.replicas", 0, ["families.mlp.replicas = 0", "greater than or equal to 1"]),
+        ("families.mlp.scheme", "stacking", ["families.mlp.scheme = 'stacking'", "'boosting'"]),
+        ("families.dcgan-hinge.scheme", "boosting", ["families.dcgan-hinge", "'boosting'", "'replicas' to 2"]),
+        (
+            "families.vae",
+            {"architecture": "vae", "kimg": 1, "scheme": "cascade", "replicas": 2},
+            ["families.vae", "'cascade'", "not for 'vae'"],
+        ),
         ("families.mlp.kimg", "many", ["families.mlp.kimg = 'many'", "number"]),
         ("families.mlp.architecture", ..., ["families.mlp.architecture", "missing"]),
         ("families.Big Name", {"architecture": "mlp", "kimg": 1}, ["families.Big Name", "pattern"]),
@@ -97,6 +104,13 @@ def test_a_named_judge_may_not_be_the_default_that_decides():
     mixed = parse_params(changed("reference.judges", ["classifier"])).reference
     assert conflict(mixed.deciding(True), mixed.judging(True))
     assert not conflict(mixed.deciding(False), mixed.judging(False))
+
+
+def test_the_roster_of_members_follows_from_the_recipe_alone():
+    families = parse_params(TEXT).families
+    assert families["mlp"].members == ("r0", "r1")
+    assert parse_params(changed("families.mlp.scheme", "cascade")).families["mlp"].members == ("r0", "r1")
+    assert parse_params(changed("families.mlp.scheme", "boosting")).families["mlp"].members == ("boosted",)
 
 
 def test_defaults_are_frozen_and_every_architecture_is_listed():

@@ -24,6 +24,11 @@ _DISCRIMINATOR = (
     "discriminators",
     "discriminator_weights",
 )
+# Schemes whose members depend on each other, so that one alone makes no sense.
+_NEEDS_OTHERS = ("boosting", "cascade", "joint")
+# Schemes that are ways of adversarial training alone.
+_ADVERSARIAL = ("cascade", "joint")
+BOOSTED = "boosted"  # the one member of a boosted family
 OWNED = {
     "adversarial": _DISCRIMINATOR,
     "variational": ("kl_weight", "sample_noise"),
@@ -93,6 +98,11 @@ class Family(Section):
         """What trains the architecture: a name in `pipeline.training.objectives`."""
         return OBJECTIVES.get(self.architecture, "adversarial")
 
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Names of what the family ends as: its replicas, or the mixture of them all where none is good by itself."""
+        return (BOOSTED,) if self.scheme == "boosting" else tuple(f"r{replica}" for replica in range(self.replicas))
+
     @model_validator(mode="after")
     def _fits_architecture(self) -> "Family":
         allowed = registered(pipeline.models)
@@ -119,6 +129,17 @@ class Family(Section):
             raise ValueError("scheme joint has one discriminator for all its generators; leave 'discriminators' out")
         if self.discriminator_weights != "mean" and self.discriminators == 1:
             raise ValueError("'discriminator_weights' weighs several 'discriminators', and there is one")
+        return self
+
+    @model_validator(mode="after")
+    def _fits_scheme(self) -> "Family":
+        if self.scheme in _NEEDS_OTHERS and self.replicas < 2:
+            raise ValueError(f"scheme '{self.scheme}' is of several members: set 'replicas' to 2 or more")
+        if self.scheme in _ADVERSARIAL and self.objective != "adversarial":
+            raise ValueError(
+                f"scheme '{self.scheme}' is for adversarial training, not for '{self.architecture}' "
+                f"({self.objective}): use independent, bagging or boosting, or another architecture"
+            )
         return self
 
     def _set(self) -> set[str]:

@@ -7,6 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
 from pipeline.compute import Runtime
 from pipeline.evaluation.pictures import grid
 from pipeline.files import write_json
@@ -19,9 +24,10 @@ from pipeline.training.handover import STATE, continue_from, save_handover
 from pipeline.training.interruption import Interruption
 from pipeline.training.loop import Data
 from pipeline.training.objectives._base import objective_for
+from pipeline.training.schemes.cascade import take_over
 from pipeline.training.state import State, rows_of
 from pipeline.training.streams import Streams
-from pipeline.weights import save_snapshot
+from pipeline.weights import load_generator, save_snapshot
 
 REPORT_SECONDS = 5.0
 CHECKPOINT_SECONDS = "CHORUS_CHECKPOINT_SECONDS"  # environment: seconds between checkpoints
@@ -34,8 +40,9 @@ class Unit:
     """Members of one family that train together, in one state and along one course.
 
     members: their names, in the order in which the objective tells them apart. streams: the random numbers of what they
-    share. folder: where a run that was ended goes on from; nothing declares it. ancestor: the state that they go on
-    from (None: they start), which had seen `start` images. hands_over: whether a later rung goes on from their end.
+    share. folder: where a run that was ended goes on from; nothing declares it. Its name is a hash of all that decides
+    the weights. ancestor: the state that they go on from (None: they start), which had seen `start` images. hands_over:
+    whether a later rung goes on from their end. refined: the snapshot whose images a member of a cascade refines.
     """
 
     family: str
@@ -48,6 +55,7 @@ class Unit:
     ancestor: Path | None = None
     start: int = 0
     hands_over: bool = False
+    refined: Path | None = None
 
     @property
     def name(self) -> str:
@@ -66,6 +74,11 @@ class Unit:
     def output(self, member: str) -> Path:
         """Folder of what becomes of a member."""
         return self.folder / member
+
+    def last_snapshot(self) -> Path:
+        """Folder of the weights of a single complete member at the end of its training."""
+        (member,) = self.members
+        return max(self.output(member).glob("*/config.json")).parent
 
 
 def span(members: Sequence[str]) -> str:
@@ -136,6 +149,8 @@ class Job:
         state = loop.build(self.unit.recipe, self.unit.config, self.runtime, self.unit.streams)
         if self.unit.ancestor is not None:
             continue_from(self.unit.ancestor, state)
+        if self.unit.refined is not None:
+            take_over(state, load_generator(self.unit.refined, self.runtime.device)[0])
         return state
 
     def complete(self, state: State) -> None:
@@ -158,9 +173,8 @@ class Job:
     def track_sheets(self, state: State) -> None:
         """Track images of the averaged generators, of the same latents each time."""
         for run, networks in zip(self.tracked, self.objective.members(state), strict=True):
-            sampler = CandidateSampler(networks["generator"], self.runtime.device)
-            z = self.unit.streams.normal(SHEET, sampler.latent, purpose="sheet")
-            run.image(grid(to_uint8(sampler.images(z))), f"samples/{state.nimg:09d}.png")
+            picture = sheet(networks["generator"], self.unit.streams, self.runtime.device)
+            run.image(picture, f"samples/{state.nimg:09d}.png")
 
     def report(self, state: State, rate: float) -> None:
         """Print one line of progress and track what is new; `rate`: images each member sees in a second."""
@@ -180,6 +194,13 @@ class Job:
         for index, run in enumerate(self.tracked):
             run.history(rows_of(self.rows, index))
         self.rows = []
+
+
+def sheet(generator: nn.Module, streams: Streams, device: torch.device | str = "cpu") -> NDArray[np.uint8]:
+    """Return a picture of the generator's images, those of the same latents and classes each time."""
+    sampler = CandidateSampler(generator, device)
+    z = streams.normal(SHEET, sampler.latent, purpose="sheet")
+    return grid(to_uint8(sampler.images(z, streams.labels(SHEET, sampler.shares, purpose="sheet-labels"))))
 
 
 def _losses(row: dict[str, float]) -> str:

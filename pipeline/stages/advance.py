@@ -12,9 +12,10 @@ from pipeline.data.dataset import read_manifest
 from pipeline.files import file_hash, read_json
 from pipeline.project import Project
 from pipeline.stages._job import Unit, span
-from pipeline.stages.train import deliver, train_units, training_key, units
+from pipeline.stages.train import deliver, members_of, train_units, training_key, units
 from pipeline.tracking import Tracker
 from pipeline.training.handover import STATE, images_seen
+from pipeline.training.interruption import Interruption
 from pipeline.training.streams import Streams
 
 
@@ -28,20 +29,28 @@ def run(project: Project, family: str, rung: int) -> None:
         return
     runtime = set_up(project.params.compute)
     manifest = read_manifest(project.prepared)
-    going_on = later_units(project, family, rung, decision, manifest, runtime)
-    done = train_units(going_on, runtime, Tracker(project.root), manifest)
+    tracker = Tracker(project.root)
+    with Interruption() as interruption:
+        going_on = later_units(project, family, rung, decision, manifest, runtime, interruption)
+        trained = train_units(going_on, runtime, tracker, manifest, interruption)
     told = {"params": before["params"], "kimg": decision["kimg"], "flops_per_image": before["flops_per_image"]}
-    deliver(project, family, rung, done, told)
+    deliver(project, family, rung, members_of(trained), told)
 
 
 def later_units(
-    project: Project, family: str, rung: int, decision: dict[str, Any], manifest: dict[str, Any], runtime: Runtime
+    project: Project,
+    family: str,
+    rung: int,
+    decision: dict[str, Any],
+    manifest: dict[str, Any],
+    runtime: Runtime,
+    interruption: Interruption,
 ) -> Iterator[Unit]:
     """Yield what the family trains in a later rung: each member that is left, and its siblings after it."""
     recipe = project.params.families[family].model_copy(update={"kimg": decision["kimg"]})
     before = project.family_folder(family, rung - 1)
     left = read_json(before / "family.json")["members"]
-    for unit in units(project, family, recipe, manifest, runtime):
+    for unit in units(project, family, recipe, manifest, runtime, interruption):
         (member,) = unit.members
         if member not in left:
             continue

@@ -61,15 +61,15 @@ def candidates_of(project: Project, family: str, rung: int) -> list[str]:
     folder = project.family_folder(family, rung)
     members = read_json(folder / "family.json")["members"]
     # Who is in a later rung was decided by the race.
-    replicas = project.params.families[family].replicas if rung == FIRST else len(members)
+    roster = project.params.families[family].members if rung == FIRST else tuple(members)
     snapshots = {
         member: sorted(path.parent.name for path in (folder / member).glob("*/config.json")) for member in members
     }
-    complete = sum(map(bool, snapshots.values()))
-    if not len(members) == complete == replicas:
+    complete = tuple(member for member in members if snapshots[member])
+    if not roster == tuple(members) == complete:
         raise ChorusError(
-            f"{folder.relative_to(project.root)} holds {complete} members, params.yaml asks for {replicas}: "
-            f"run `dvc repro train@{family}`"
+            f"{folder.relative_to(project.root)} holds {', '.join(complete) or 'no member'}, params.yaml asks for "
+            f"{', '.join(roster)}: run `dvc repro train@{family}`"
         )
     return [f"{family}/{member}/{snapshot}" for member in members for snapshot in snapshots[member]]
 

@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,17 @@ from pipeline.errors import ChorusError
 from pipeline.files import tree_hash, write_json
 from pipeline.models._base import ModelConfig
 from pipeline.params import Family
+from pipeline.params.family import BOOSTED
 from pipeline.project import FIRST, Project
 from pipeline.racing.shares import member_kimg
+from pipeline.stages._boosting import part_after, write_mixtures
 from pipeline.stages._job import Job, Unit, span
 from pipeline.tracking import Tracker
 from pipeline.training.cost import flops_per_image
 from pipeline.training.interruption import Interruption
 from pipeline.training.loop import Data
+from pipeline.training.schemes.cascade import refined
+from pipeline.training.schemes.resampling import bootstrap
 from pipeline.training.streams import Streams
 
 SCHEMA = 1
@@ -39,7 +44,14 @@ def run(project: Project, family: str) -> None:
     runtime = set_up(project.params.compute)
     manifest = read_manifest(project.prepared)
     recipe, roster = in_first_rung(project, family, manifest)
-    done = train_units(units(project, family, recipe, manifest, runtime), runtime, Tracker(project.root), manifest)
+    tracker = Tracker(project.root)
+    with Interruption() as interruption:
+        planned = units(project, family, recipe, manifest, runtime, interruption)
+        trained = train_units(planned, runtime, tracker, manifest, interruption)
+    if recipe.scheme == "boosting":
+        done = {BOOSTED: write_mixtures(recipe, trained, project.checkpoints / family, tracker, manifest)}
+    else:
+        done = members_of(trained)
     deliver(project, family, FIRST, done, roster)
 
 
@@ -54,30 +66,67 @@ def in_first_rung(project: Project, family: str, manifest: dict[str, Any]) -> tu
     return recipe.model_copy(update={"kimg": kimg}), {**roster, "kimg": kimg, "flops_per_image": flops}
 
 
-def train_units(units: Iterable[Unit], runtime: Runtime, tracker: Tracker, manifest: dict[str, Any]) -> dict[str, Path]:
-    """Train what is not complete yet, one unit after another; return the folder of each member."""
-    done: dict[str, Path] = {}
-    with Interruption() as interruption:
-        for unit in units:
-            done |= {member: unit.output(member) for member in unit.members}
-            if unit.complete:
-                print(f"train {unit.name}: complete since an earlier run", flush=True)
-            else:
-                train_unit(unit, runtime, tracker, manifest, interruption)
-    return done
+def train_units(
+    units: Iterable[Unit], runtime: Runtime, tracker: Tracker, manifest: dict[str, Any], interruption: Interruption
+) -> list[Unit]:
+    """Train what is not complete yet, one unit after another; return all of them."""
+    trained = []
+    for unit in units:
+        if unit.complete:
+            print(f"train {unit.name}: complete since an earlier run", flush=True)
+        else:
+            train_unit(unit, runtime, tracker, manifest, interruption)
+        trained.append(unit)
+    return trained
 
 
-def units(project: Project, family: str, recipe: Family, manifest: dict[str, Any], runtime: Runtime) -> Iterator[Unit]:
+def members_of(trained: list[Unit]) -> dict[str, Path]:
+    """Return the folder of each member of complete units."""
+    return {member: unit.output(member) for unit in trained for member in unit.members}
+
+
+def units(
+    project: Project,
+    family: str,
+    recipe: Family,
+    manifest: dict[str, Any],
+    runtime: Runtime,
+    interruption: Interruption,
+) -> Iterator[Unit]:
     """Yield the family's units in the order of their training; each is asked for when those before are complete."""
     data = load_data(project, recipe, runtime)
     config = model_config(recipe, manifest)
     raced = bool(project.params.racing.rungs)
-    for replica in range(recipe.replicas):
-        members = (f"r{replica}",)
-        key = training_key(project, family, members, recipe, str(manifest["hash"]))
-        folder = project.checkpoints / family / span(members) / key
-        streams = Streams(project.params.seed, family, replica)
-        yield Unit(family, members, recipe, config, streams, data, folder, hands_over=raced)
+
+    def unit_of(*members: str, first: int = 0, after: Unit | None = None) -> Unit:
+        sources = f"{manifest['hash']} {after.folder.name}" if after else str(manifest["hash"])
+        folder = project.checkpoints / family / span(members)
+        folder /= training_key(project, family, members, recipe, sources)
+        streams = Streams(project.params.seed, family, first)
+        return Unit(family, members, recipe, config, streams, data, folder, hands_over=raced)
+
+    match recipe.scheme:
+        case "joint":
+            yield unit_of(*recipe.members)
+        case "independent":
+            yield from (unit_of(member, first=replica) for replica, member in enumerate(recipe.members))
+        case "bagging":
+            for replica, member in enumerate(recipe.members):
+                unit = unit_of(member, first=replica)
+                yield replace(unit, data=replace(data, rows=bootstrap(len(data.images), unit.streams)))
+        case "cascade":
+            before: Unit | None = None
+            for replica, member in enumerate(recipe.members):
+                unit = unit_of(member, first=replica, after=before)
+                source = before.last_snapshot() if before else None
+                before = replace(unit, config=refined(config, replica), refined=source)
+                yield before
+        case "boosting":
+            parts: list[Unit] = []
+            for replica in range(recipe.replicas):
+                part = unit_of(f"part{replica}", first=replica, after=parts[-1] if parts else None)
+                parts.append(part_after(parts, part, runtime, interruption))
+                yield parts[-1]
 
 
 def train_unit(
@@ -86,7 +135,8 @@ def train_unit(
     """Train one unit, with a tracked run for each of its members."""
     with ExitStack() as stack:
         names = [f"{unit.family}/{member}" for member in unit.members]
-        tracked = [stack.enter_context(tracker.child("member", name, key=unit.folder.name)) for name in names]
+        kind = "part" if unit.recipe.scheme == "boosting" else "member"
+        tracked = [stack.enter_context(tracker.child(kind, name, key=unit.folder.name)) for name in names]
         for run in tracked:
             run.params(unit.recipe.model_dump(mode="json"))
             run.dataset(manifest)
@@ -129,11 +179,13 @@ def model_config(recipe: Family, manifest: dict[str, Any]) -> ModelConfig:
 def training_key(project: Project, family: str, members: Sequence[str], recipe: Family, data: str) -> str:
     """Return a hash of all that decides the weights of a unit: its members, recipe, seed, compute, data and code.
 
-    data: hash of the images, and of the state that it goes on from, if any.
+    data: hash of the images, and of what it goes on from or was made from, if anything.
     """
     code = Path(pipeline.__file__).parent
     shared = [
         "stages/_job.py",
+        "stages/_boosting.py",
+        "weights.py",
         "compute.py",
         "randomness.py",
         "data/dataset.py",

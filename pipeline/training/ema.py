@@ -36,9 +36,10 @@ def settle_buffers(average: nn.Module, network: nn.Module, inputs: Iterable[tupl
     """
     for mine, other in zip(average.buffers(), network.buffers(), strict=True):
         mine.copy_(other)
-    layers = [module for module in average.modules() if isinstance(module, _BatchNorm)]
+    average.train()
+    # Parts that stay in evaluation mode whatever is asked of them are no longer trained: theirs are right.
+    layers = [module for module in average.modules() if isinstance(module, _BatchNorm) and module.training]
     if layers:
-        average.train()
         for layer in layers:
             layer.reset_running_stats()
             layer.momentum = None  # torch's sign for a plain mean over batches

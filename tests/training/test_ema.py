@@ -1,11 +1,13 @@
 """The moving average: its half-life, its warm-up, its buffers."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
+from pipeline.models._base import ModelConfig, build_generator
 from pipeline.training.ema import ema_decay, settle_buffers, update
 
 
@@ -51,3 +53,15 @@ def test_other_buffers_are_the_network_s() -> None:
     network.register_buffer("sigma", torch.tensor(0.3))
     settle_buffers(average, network, [])
     assert average.sigma.item() == pytest.approx(0.3)
+
+
+def test_parts_that_are_no_longer_trained_keep_their_statistics() -> None:
+    config = ModelConfig("dcgan", 1, 8, 6, 4)
+    cascade = replace(config, architecture="cascade", parts=(config, ModelConfig("refiner", 1, 8, 6, 4)))
+    network = build_generator(cascade).train()
+    for buffer in network.buffers():
+        buffer.fill_(3)
+    average = copy.deepcopy(network)
+    settle_buffers(average, network, [(torch.randn(8, 6),)])
+    assert all(bool((buffer == 3).all()) for buffer in average.buffers())
+    assert not average.training

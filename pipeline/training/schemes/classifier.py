@@ -1,6 +1,8 @@
 """How densely a mixture of generators covers each training image, by a classifier of real and generated images."""
 
 import math
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from pipeline.compute import Runtime
+from pipeline.layers.conditional import Head, Layers
+from pipeline.layers.convolutional import Down, ToVector, pyramid
 from pipeline.models._base import ModelConfig, architecture
 from pipeline.params import Family
 from pipeline.training.loop import Data, batch_at
@@ -17,21 +21,17 @@ from pipeline.training.optimizers import build_optimizer
 from pipeline.training.streams import Streams
 
 SHARE = 0.1  # of a member's budget, spent beside it
-SUBSTITUTE = "dcgan"  # lends its discriminator to architectures that have none
 SURE = 30.0  # largest logit that counts
 CHUNK = 256
 
 
-def density_ratios(
-    data: Data, mixture: nn.Module, family: Family, config: ModelConfig, runtime: Runtime, streams: Streams
-) -> NDArray[np.float64]:
+def density_ratios(classifier: nn.Module, data: Data, runtime: Runtime) -> NDArray[np.float64]:
     """Return h = dP_mixture/dP_data at each of the N images, estimated up to the classifier's error; they average 1.
 
     With d the classifier's probability of `real`, h = (1 - d)/d (Tolstikhin et al. 2017, section 3.3). A true ratio
     averages 1 over the data; a classifier that is sure of itself makes all of them small, so they are divided by their
     mean: what counts is which images are covered less than others.
     """
-    classifier = train_classifier(data, mixture, family, config, runtime, streams)
     logits = np.concatenate([_logits(classifier, data, start, runtime) for start in range(0, len(data.images), CHUNK)])
     ratios = np.exp(-logits.clip(-SURE, SURE))
     normalised: NDArray[np.float64] = ratios / ratios.mean()
@@ -40,13 +40,12 @@ def density_ratios(
 
 def train_classifier(
     data: Data, mixture: nn.Module, family: Family, config: ModelConfig, runtime: Runtime, streams: Streams
-) -> nn.Module:
-    """Return a classifier in evaluation mode whose logit is high where an image is real.
+) -> Iterator[nn.Module]:
+    """Train a classifier whose logit is high where an image is real, yielding it after every step.
 
-    It has the discriminator of the family's architecture, or dcgan's, and sees real images for a tenth of the family's
-    `kimg`, each batch together with as many of the mixture, so that batch statistics tell nothing. Cross-entropy.
+    It sees real images for a tenth of the family's `kimg`, each batch together with as many of the mixture, so that
+    batch statistics tell nothing. Cross-entropy. After the last step it is in evaluation mode.
     """
-    steps = max(1, math.ceil(SHARE * family.kimg * 1000 / family.batch))
     with torch.random.fork_rng():
         torch.manual_seed(streams.seed_of("classifier"))
         classifier = build_classifier(config)
@@ -55,7 +54,7 @@ def train_classifier(
     everything = Data(data.images, data.labels)
     latent: Any = mixture.latent
     target = torch.cat([torch.ones(family.batch), torch.zeros(family.batch)]).to(runtime.device)
-    for step in range(steps):
+    for step in range(steps := max(1, math.ceil(SHARE * family.kimg * 1000 / family.batch))):
         nimg = step * family.batch
         real, labels = everything.at(streams.order(nimg, family.batch, len(everything)))
         z = streams.normal(family.batch, latent, purpose="classifier-latent", nimg=nimg).to(runtime.device)
@@ -68,14 +67,23 @@ def train_classifier(
         binary_cross_entropy_with_logits(logits.float(), target).backward()
         optimizer.step()
         optimizer.zero_grad()
-    return classifier.eval()
+        classifier.train(step + 1 < steps)
+        yield classifier
 
 
 def build_classifier(config: ModelConfig) -> nn.Module:
-    """Build the discriminator of the configuration's architecture, or dcgan's where it has none."""
-    build = architecture(config.architecture).discriminator or architecture(SUBSTITUTE).discriminator
-    assert build is not None
+    """Build the discriminator of the configuration's architecture, or a plain one where it has none."""
+    build = architecture(config.architecture).discriminator or plain_classifier
     return build(config)
+
+
+def plain_classifier(config: ModelConfig) -> nn.Module:
+    """Build strided convolutions down to the logit, without normalisation; B×C×H×W, and B labels, to B logits."""
+    base, channels = pyramid(config.size, config.width)
+    layers: list[nn.Module] = []
+    for before, after in pairwise([config.channels, *reversed(channels)]):
+        layers += [Down(before, after, bias=True), nn.LeakyReLU(0.2, inplace=True)]
+    return Layers(*layers, ToVector(), Head(channels[0] * base**2, config.classes))
 
 
 @torch.inference_mode()
