@@ -2,8 +2,11 @@
 Connected Convolutional Networks").
 
 Blocks lie on the levels of `pyramid`, the largest at half the image's side, where a strided convolution begins, as
-their networks for large images do. A level's block adds as many channels as it is given.
+their networks for large images do. The discriminator has no normalisation, so that penalties see each image alone.
 """
+
+from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,18 +16,22 @@ from pipeline.layers.conditional import Head, Labelled, Layers, batch_norm
 from pipeline.layers.convolutional import Down, ToMap, ToVector, Up, pyramid
 from pipeline.models._base import Architecture, ModelConfig, register
 
-LAYERS = 4  # of a block; each adds a quarter of the block's input
+LAYERS = 3  # of a block
 SLOPE = 0.2
 
 
-def growth(channels: int) -> int:
-    """Return how many channels each layer of a block adds to `channels` (their k, here a share of the level's)."""
-    return max(1, channels // LAYERS)
+class Level(NamedTuple):
+    """How many channels a level's block is given, each of its layers adds (k, section 3), and it has at its end."""
+
+    given: int
+    added: int
+    end: int
 
 
-def grown(channels: int) -> int:
-    """Return the number of channels after a block."""
-    return channels + LAYERS * growth(channels)
+def level(channels: int) -> Level:
+    """Return the block of a level on which DCGAN has `channels`: each layer adds a quarter, and costs as little."""
+    given, added = max(1, channels // 2), max(1, channels // 4)
+    return Level(given, added, given + LAYERS * added)
 
 
 def conv(before: int, after: int, side: int) -> nn.Conv2d:
@@ -48,7 +55,7 @@ class Normalised(Labelled):
 
 
 class Plain(Labelled):
-    """Leaky ReLU and a convolution, without normalisation: penalties want each image judged alone."""
+    """Leaky ReLU, a convolution, dropout."""
 
     def __init__(self, before: int, after: int, side: int, dropout: float = 0.0) -> None:
         super().__init__()
@@ -60,7 +67,7 @@ class Plain(Labelled):
 
 
 class Block(Labelled):
-    """Layers that each see the maps of all layers before them (equation 2): B×C×S×S to B×2C×S×S."""
+    """Layers that each see the maps of all layers before them (equation 2): B×C×S×S to B×(C + layers × k)×S×S."""
 
     def __init__(self, layers: list[Labelled]) -> None:
         super().__init__()
@@ -79,15 +86,19 @@ class Generator(nn.Module):
         super().__init__()
         self.latent = config.latent
         base, channels = pyramid(config.size, config.width)
-        layers: list[nn.Module] = [nn.Linear(config.latent, channels[0] * base**2), ToMap(channels[0], base)]
-        for before, after in zip(channels, [*channels[1:], channels[-1]], strict=True):
-            step = growth(before)
-            layers.append(Block([Normalised(before + i * step, step, 3, config.classes) for i in range(LAYERS)]))
-            layers.append(Normalised(grown(before), after, 1, config.classes))
-            layers.append(nn.Upsample(scale_factor=2, mode="nearest"))
-        layers.pop()
-        layers += [batch_norm(channels[-1], config.classes), nn.ReLU(inplace=True)]
-        layers += [Up(channels[-1], config.channels, bias=True), nn.Tanh()]
+        levels = [level(number) for number in channels]
+
+        def block(at: Level) -> nn.Module:
+            return Block([Normalised(at.given + i * at.added, at.added, 3, config.classes) for i in range(LAYERS)])
+
+        layers: list[nn.Module] = [nn.Linear(config.latent, levels[0].given * base**2), ToMap(levels[0].given, base)]
+        layers.append(block(levels[0]))
+        for before, after in pairwise(levels):
+            layers.append(Normalised(before.end, after.given, 1, config.classes))
+            layers += [nn.Upsample(scale_factor=2, mode="nearest"), block(after)]
+        end = levels[-1].end
+        layers += [batch_norm(end, config.classes), nn.ReLU(inplace=True)]
+        layers += [Up(end, config.channels, bias=True), nn.Tanh()]
         self.layers = Layers(*layers)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
@@ -96,20 +107,25 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """A strided convolution; on each level a dense block, then a 1×1 convolution and a halved side; the logit."""
+    """A strided convolution; on each level a dense block, then a halved side and a 1×1 convolution; the logit.
+
+    Dropout, where it is asked for, leaves out whole maps after each convolution of a block.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         base, channels = pyramid(config.size, config.width)
-        channels = channels[::-1]
-        layers: list[nn.Module] = [Down(config.channels, channels[0], bias=True)]
-        for before, after in zip(channels, [*channels[1:], channels[-1]], strict=True):
-            step = growth(before)
-            layers.append(Block([Plain(before + i * step, step, 3, config.dropout or 0.0) for i in range(LAYERS)]))
-            layers.append(nn.AvgPool2d(2))
-            layers.append(Plain(grown(before), after, 1))
-        layers.pop(-2)
-        layers += [nn.LeakyReLU(SLOPE), ToVector(), Head(channels[-1] * base**2, config.classes, config.outputs)]
+        levels = [level(number) for number in reversed(channels)]
+
+        def block(at: Level) -> nn.Module:
+            dropout = config.dropout or 0.0
+            return Block([Plain(at.given + i * at.added, at.added, 3, dropout) for i in range(LAYERS)])
+
+        layers: list[nn.Module] = [Down(config.channels, levels[0].given, bias=True), block(levels[0])]
+        for before, after in pairwise(levels):
+            layers += [nn.AvgPool2d(2), Plain(before.end, after.given, 1), block(after)]
+        end = levels[-1].end
+        layers += [nn.LeakyReLU(SLOPE), ToVector(), Head(end * base**2, config.classes, config.outputs)]
         self.layers = Layers(*layers)
 
     def forward(self, images: Tensor, y: Tensor | None = None) -> Tensor:

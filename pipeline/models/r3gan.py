@@ -18,7 +18,7 @@ from pipeline.layers.conditional import Head, Join
 from pipeline.layers.convolutional import Down, Up, pyramid
 from pipeline.models._base import Architecture, ModelConfig, register
 
-BLOCKS = 2  # on each level
+BLOCKS = 1  # on each level
 EXPANSION = 2  # channels inside a block, in units of its own
 GROUP = 16  # channels of a group of the 3×3 convolutions
 SLOPE = 0.2

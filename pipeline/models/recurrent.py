@@ -29,7 +29,8 @@ class GatedUnit(nn.Module):
         self.outside = nn.Linear(inputs, 3 * units)
         self.gates = nn.Linear(units, 2 * units, bias=False)
         self.candidate = nn.Linear(units, units, bias=False)
-        self.places = nn.Parameter(torch.randn(steps, 3 * units))
+        self.places = nn.Parameter(0.5 * torch.randn(steps, 3 * units))
+        nn.init.normal_(self.outside.weight, 0.0, inputs**-0.5)
         for layer in (self.gates, self.candidate):
             # A state is to come through many steps as large as it was.
             for block in layer.weight.split(units):
