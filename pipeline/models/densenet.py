@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu, relu
 
 from pipeline.layers.conditional import Head, Labelled, Layers, batch_norm
-from pipeline.layers.convolutional import Down, ToMap, ToVector, Up, pyramid
+from pipeline.layers.convolutional import Down, ToMap, ToVector, Up, pyramid, start_bilinear
 from pipeline.models._base import Architecture, ModelConfig, register
 
 LAYERS = 3  # of a block
@@ -98,7 +98,7 @@ class Generator(nn.Module):
             layers += [nn.Upsample(scale_factor=2, mode="nearest"), block(after)]
         end = levels[-1].end
         layers += [batch_norm(end, config.classes), nn.ReLU(inplace=True)]
-        layers += [Up(end, config.channels, bias=True), nn.Tanh()]
+        layers += [start_bilinear(Up(end, config.channels, bias=True)), nn.Tanh()]
         self.layers = Layers(*layers)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:

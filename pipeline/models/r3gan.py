@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, leaky_relu
 
 from pipeline.layers.conditional import Head, Join
-from pipeline.layers.convolutional import Down, Up, pyramid
+from pipeline.layers.convolutional import Down, Up, pyramid, start_bilinear
 from pipeline.models._base import Architecture, ModelConfig, register
 
 BLOCKS = 1  # on each level
@@ -115,8 +115,7 @@ class Generator(nn.Module):
         layers += [Block(channels[0], depth) for _ in range(BLOCKS)]
         for before, after in pairwise(channels):
             layers += [Double(before, after), *(Block(after, depth) for _ in range(BLOCKS))]
-        # Four of its 4×4 places meet at a pixel.
-        layers += [scaled(Up(channels[-1], config.channels, bias=True), 4 * channels[-1]), nn.Tanh()]
+        layers += [start_bilinear(Up(channels[-1], config.channels, bias=True)), nn.Tanh()]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
