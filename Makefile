@@ -59,4 +59,4 @@ constraints: setup ## write constraints.txt anew from .venv
 	{ sed -n 1p constraints.txt; $(VENV)/bin/python -m pip freeze --exclude-editable | sed 's/+cpu//'; } > constraints.new && mv constraints.new constraints.txt
 
 clean: ## remove everything that a run made, but not the registry (mlflow.db, mlartifacts)
-	rm -rf data/raw data/prepared data/reference models evaluation report registration.json .checkpoints
+	rm -rf data/raw data/prepared data/reference models evaluation report registration.json .checkpoints .warm

@@ -33,6 +33,8 @@ def parser() -> argparse.ArgumentParser:
         if name in OF_A_RUNG:
             first = name == "evaluate"
             command.add_argument("--rung", type=int, default=1 if first else None, required=not first, metavar="N")
+    pin = commands.add_parser("pin", help="settle in params.yaml which weights the families' warm starts are")
+    pin.add_argument("--refresh", action="store_true", help="also those of members and files that are settled already")
     commands.add_parser("check", help="validate params.yaml and print nothing else than what is wrong")
     commands.add_parser("verify", help="check that the registry holds the fused model; register it if not")
     where = commands.add_parser("where", help="print where something is kept")
@@ -51,6 +53,11 @@ def dispatch(arguments: argparse.Namespace) -> None:
         return
     project = Project.load()
     if arguments.command == "check":
+        return
+    if arguments.command == "pin":
+        from pipeline.stages import pin
+
+        pin.run(project, arguments.refresh)
         return
     if arguments.command == "verify":
         from pipeline.stages.register import verify

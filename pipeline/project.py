@@ -99,6 +99,11 @@ class Project:
         return {name: self.root / path.expanduser() for name, path in self.params.reference.weights.items()}
 
     @property
+    def warm(self) -> Path:
+        """Undeclared, ignored by git and DVC: weights that families start from, each in a folder named by its hash."""
+        return self.root / ".warm"
+
+    @property
     def checkpoints(self) -> Path:
         """Undeclared, ignored by git and DVC: what an interrupted training resumes from."""
         return self.root / ".checkpoints"

@@ -48,17 +48,24 @@ def find_version(tracker: Tracker, model: str, content: str) -> Version | None:
 
 def stored_content(tracker: Tracker, version: "ModelVersion") -> str | None:
     """Return the hash of what a version's artefacts hold, None where they are lost."""
-    from mlflow.artifacts import download_artifacts
-    from mlflow.exceptions import MlflowException
-
     with tempfile.TemporaryDirectory(prefix="chorus-") as temporary:
-        try:
-            address = tracker.client.get_model_version_download_uri(version.name, version.version)
-            folder = Path(download_artifacts(artifact_uri=address, dst_path=temporary, tracking_uri=tracker.uri))
-        except (MlflowException, OSError):
+        folder = fetch(tracker, version.name, version.version, Path(temporary))
+        if folder is None:
             return None
         complete = all((folder / name).is_file() for name in ("MLmodel", "model.py"))
         return tree_hash(folder / "artifacts" / "fused") if complete else None
+
+
+def fetch(tracker: Tracker, model: str, number: str, folder: Path) -> Path | None:
+    """Download a version into `folder` and return where it lies there, None where it or its artefacts are lost."""
+    from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
+
+    try:
+        address = tracker.client.get_model_version_download_uri(model, number)
+        return Path(download_artifacts(artifact_uri=address, dst_path=str(folder), tracking_uri=tracker.uri))
+    except (MlflowException, OSError):
+        return None
 
 
 def create_version(
@@ -110,11 +117,11 @@ def set_candidate(tracker: Tracker, version: Version) -> None:
     tracker.client.set_registered_model_alias(version.model, CANDIDATE, version.number)
 
 
-def candidate_number(tracker: Tracker, model: str) -> str | None:
-    """Return the number of the version that the alias `candidate` points to, None where there is none."""
+def alias_number(tracker: Tracker, model: str, alias: str = CANDIDATE) -> str | None:
+    """Return the number of the version that an alias points to, None where there is none."""
     from mlflow.exceptions import MlflowException
 
     try:
-        return str(tracker.client.get_model_version_by_alias(model, CANDIDATE).version)
+        return str(tracker.client.get_model_version_by_alias(model, alias).version)
     except MlflowException:
         return None

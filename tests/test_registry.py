@@ -68,8 +68,8 @@ def test_version_is_found_by_its_content(registered: tuple[Path, registry.Versio
     assert registry.find_version(tracker, "chorus", version.content) == version
     assert registry.find_version(tracker, "chorus", "0" * 64) is None
     assert registry.find_version(tracker, "other", version.content) is None
-    assert registry.candidate_number(tracker, "chorus") == version.number
-    assert registry.candidate_number(tracker, "other") is None
+    assert registry.alias_number(tracker, "chorus") == version.number
+    assert registry.alias_number(tracker, "other") is None
 
 
 def test_loads_and_samples_in_a_foreign_process(registered: tuple[Path, registry.Version], tmp_path: Path) -> None:

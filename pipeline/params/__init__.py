@@ -5,6 +5,7 @@ from pipeline.params.fields import registered
 from pipeline.params.racing import Budget, Racing
 from pipeline.params.reading import parse_params, read_params
 from pipeline.params.sections import OWN_EXTRACTORS, PRETRAINED, Compute, Data, Fusion, Params, Splits, conflict
+from pipeline.params.warm import WarmStart
 
 __all__ = [
     "OWN_EXTRACTORS",
@@ -18,6 +19,7 @@ __all__ = [
     "Racing",
     "Regularisers",
     "Splits",
+    "WarmStart",
     "conflict",
     "parse_params",
     "read_params",

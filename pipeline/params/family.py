@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 import pipeline.models
 from pipeline.params.fields import Count, Decay, Flag, NotNegative, Positive, Section, Several, registered
+from pipeline.params.warm import WarmStart
 
 # What trains the architectures that are no plain GANs; said here, as asking their files would import torch.
 OBJECTIVES = {"vae": "variational", "vaegan": "similarity", "flow": "matching"}
@@ -68,6 +69,7 @@ class Family(Section):
     replicas: Count = 1
     scheme: Literal["independent", "bagging", "boosting", "cascade", "joint"] = "independent"
     conditional: Flag = False
+    warm_start: WarmStart | None = None
     kimg: NotNegative = 0
     batch: Several = 64
     snapshots: Count = 1
@@ -102,6 +104,11 @@ class Family(Section):
     def members(self) -> tuple[str, ...]:
         """Names of what the family ends as: its replicas, or the mixture of them all where none is good by itself."""
         return (BOOSTED,) if self.scheme == "boosting" else tuple(f"r{replica}" for replica in range(self.replicas))
+
+    @property
+    def rampup(self) -> float | None:
+        """`ema_rampup`; none after a warm start, for it makes the average forget what it starts from."""
+        return None if self.warm_start and self.warm_start.content else self.ema_rampup
 
     @model_validator(mode="after")
     def _fits_architecture(self) -> "Family":

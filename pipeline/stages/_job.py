@@ -19,7 +19,7 @@ from pipeline.fusion.samplers import CandidateSampler, to_uint8
 from pipeline.models._base import ModelConfig
 from pipeline.params import Family
 from pipeline.tracking import Run
-from pipeline.training import checkpoints, loop
+from pipeline.training import checkpoints, loop, warm
 from pipeline.training.handover import STATE, continue_from, save_handover
 from pipeline.training.interruption import Interruption
 from pipeline.training.loop import Data
@@ -43,6 +43,7 @@ class Unit:
     share. folder: where a run that was ended goes on from; nothing declares it. Its name is a hash of all that decides
     the weights. ancestor: the state that they go on from (None: they start), which had seen `start` images. hands_over:
     whether a later rung goes on from their end. refined: the snapshot whose images a member of a cascade refines.
+    initial: weights to start from in place of drawn ones (None: there are none).
     """
 
     family: str
@@ -56,6 +57,7 @@ class Unit:
     start: int = 0
     hands_over: bool = False
     refined: Path | None = None
+    initial: warm.Weights | None = None
 
     @property
     def name(self) -> str:
@@ -146,12 +148,23 @@ class Job:
 
     def build(self) -> State:
         """Return the state that the unit's own training begins with: that of no image seen, or its ancestor's."""
-        state = loop.build(self.unit.recipe, self.unit.config, self.runtime, self.unit.streams)
-        if self.unit.ancestor is not None:
-            continue_from(self.unit.ancestor, state)
-        if self.unit.refined is not None:
-            take_over(state, load_generator(self.unit.refined, self.runtime.device)[0])
+        unit = self.unit
+        state = loop.build(unit.recipe, unit.config, self.runtime, unit.streams)
+        if unit.ancestor is not None:
+            continue_from(unit.ancestor, state)
+        elif unit.initial is not None:
+            self.report_start(warm.start(state, unit.initial))
+        if unit.refined is not None:
+            take_over(state, load_generator(unit.refined, self.runtime.device)[0])
         return state
+
+    def report_start(self, accounts: Sequence[warm.Taken]) -> None:
+        """Say and track what a warm start took over, and which tensors it left as they were drawn."""
+        taken = ", ".join(map(str, accounts))
+        left = ", ".join(f"{account.network}/{name}" for account in accounts for name in account.left) or "nothing"
+        print(f"train {self.unit.name}: starts from {self.unit.recipe.warm_start}: {taken}; left: {left}", flush=True)
+        for run in self.tracked:
+            run.tag(chorus_warm=taken, chorus_left=left)
 
     def complete(self, state: State) -> None:
         """Write the members' histories, whose presence says that they are complete, and drop the checkpoint."""

@@ -19,6 +19,7 @@ from pipeline.data.quarantine import printable
 from pipeline.errors import ChorusError
 from pipeline.files import read_json, tree_hash, write_json, write_text
 from pipeline.lineage import LOCK, Lineage, read_lineage
+from pipeline.pinning.versions import keep_partners
 from pipeline.project import Project
 from pipeline.registry import Version
 from pipeline.report import tables
@@ -101,6 +102,7 @@ def ensure_version(project: Project, tracker: Tracker, inputs: Inputs) -> Versio
         else:
             with tracker.child("fused", "fused model", key=identity) as child:
                 child.metrics(tables.arm(inputs.metrics, inputs.metrics["winner"], "strategy")["metrics"])
+                keep_partners(child, inputs.recipe, project.members)
                 version = registry.create_version(tracker, child, model, content, identity, tags, description)
     registry.set_candidate(tracker, version)
     return version
@@ -243,7 +245,7 @@ def verify(project: Project) -> None:
         run(project)
         record(project.root)
         return
-    if registry.candidate_number(tracker, model) != version.number:
+    if registry.alias_number(tracker, model) != version.number:
         registry.set_candidate(tracker, version)
     if PIPELINE_RUN in os.environ:
         mark_reused(project, tracker, tracker.pipeline())

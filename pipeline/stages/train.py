@@ -20,6 +20,7 @@ from pipeline.files import tree_hash, write_json
 from pipeline.models._base import ModelConfig
 from pipeline.params import Family
 from pipeline.params.family import BOOSTED
+from pipeline.pinning.weights import provide
 from pipeline.project import FIRST, Project
 from pipeline.racing.shares import member_kimg
 from pipeline.stages._boosting import part_after, write_mixtures
@@ -94,6 +95,9 @@ def units(
     interruption: Interruption,
 ) -> Iterator[Unit]:
     """Yield the family's units in the order of their training; each is asked for when those before are complete."""
+    initial = provide(project, family)
+    if recipe.warm_start and initial is None:
+        print(f"train {family}: {recipe.warm_start} leads to no weights yet; they are drawn", flush=True)
     data = load_data(project, recipe, runtime)
     config = model_config(recipe, manifest)
     raced = bool(project.params.racing.rungs)
@@ -103,7 +107,7 @@ def units(
         folder = project.checkpoints / family / span(members)
         folder /= training_key(project, family, members, recipe, sources)
         streams = Streams(project.params.seed, family, first)
-        return Unit(family, members, recipe, config, streams, data, folder, hands_over=raced)
+        return Unit(family, members, recipe, config, streams, data, folder, hands_over=raced, initial=initial)
 
     match recipe.scheme:
         case "joint":
@@ -119,7 +123,9 @@ def units(
             for replica, member in enumerate(recipe.members):
                 unit = unit_of(member, first=replica, after=before)
                 source = before.last_snapshot() if before else None
-                before = replace(unit, config=refined(config, replica), refined=source)
+                # The weights to start from are a generator's, not a refiner's.
+                first = None if source else initial
+                before = replace(unit, config=refined(config, replica), refined=source, initial=first)
                 yield before
         case "boosting":
             parts: list[Unit] = []
@@ -200,7 +206,8 @@ def training_key(project: Project, family: str, members: Sequence[str], recipe: 
     )
     content = {
         "members": f"{family}/{span(members)}",
-        "recipe": recipe.model_dump(mode="json", exclude={"replicas"}),
+        "recipe": recipe.model_dump(mode="json", exclude={"replicas", "warm_start"}),
+        "initial": recipe.warm_start and recipe.warm_start.content,  # wherever that was found
         "raced": bool(project.params.racing.rungs),
         "seed": project.params.seed,
         "compute": project.params.compute.model_dump(mode="json"),

@@ -114,7 +114,7 @@ def train(
         state.sums += objective.step(state, Batch(real, z, labels, step=done - 1))
         state.steps += 1
         state.nimg += batch
-        decay = ema.ema_decay(batch, state.nimg, 1000 * family.ema_halflife_kimg, family.ema_rampup)
+        decay = ema.ema_decay(batch, state.nimg, 1000 * family.ema_halflife_kimg, family.rampup)
         ema.update(state.average, state.networks["generator"], decay)
 
         state.snapshot = done in snapshots

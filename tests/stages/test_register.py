@@ -110,7 +110,7 @@ def test_new_content_makes_a_version_and_old_content_finds_its_own(project: Proj
     write_fused(project.fused)
     register.run(project)
     assert read_json(project.registration)["version"] == "1"
-    assert registry.candidate_number(Tracker(project.root), "chorus") == "1"
+    assert registry.alias_number(Tracker(project.root), "chorus") == "1"
     assert len(versions(project)) == 2
 
 
@@ -132,7 +132,7 @@ register.run(Project.load(Path(sys.argv[1])))
     assert not project.registration.exists()
     register.run(project)
     assert [version.version for version in versions(project)] == [1]
-    assert registry.candidate_number(Tracker(project.root), "chorus") == "1"
+    assert registry.alias_number(Tracker(project.root), "chorus") == "1"
     statuses = sorted(run.info.status for run in Tracker(project.root).find(chorus_kind="pipeline"))
     assert statuses == ["FINISHED", "KILLED"]
 
@@ -181,7 +181,7 @@ def test_verify_is_content_with_what_is_there(project: Project, capsys: pytest.C
     tracker.client.delete_registered_model_alias("chorus", "candidate")
     runs = len(tracker.find())
     register.verify(project)
-    assert registry.candidate_number(tracker, "chorus") == "1"
+    assert registry.alias_number(tracker, "chorus") == "1"
     assert (tree_hash(project.root / "report"), read_json(project.registration)) == before
     assert len(tracker.find()) == runs
     write_fused(project.fused, weights=(0.5, 0.5))
@@ -195,7 +195,7 @@ def test_verify_registers_again_where_artefacts_were_lost(project: Project) -> N
     shutil.rmtree(project.root / "mlartifacts")
     register.verify(project)
     assert read_json(project.registration)["version"] == "2"
-    assert registry.candidate_number(Tracker(project.root), "chorus") == "2"
+    assert registry.alias_number(Tracker(project.root), "chorus") == "2"
 
 
 def test_a_lost_database_is_filled_again_and_dvc_stays_clean(project: Project) -> None:
@@ -224,7 +224,7 @@ def test_a_lost_database_is_filled_again_and_dvc_stays_clean(project: Project) -
     assert again["run_id"] != first["run_id"]
     found = registry.find_version(Tracker(root), "chorus", again["content"])
     assert found is not None
-    assert found.number == again["version"] == registry.candidate_number(Tracker(root), "chorus")
+    assert found.number == again["version"] == registry.alias_number(Tracker(root), "chorus")
 
 
 def test_files_of_different_runs_are_refused(project: Project) -> None:
