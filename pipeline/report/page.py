@@ -23,6 +23,8 @@ class Facts:
     `models/fused/strategies.json`. recipe: the fused sampler's. manifest: `data/prepared/manifest.json`. quarantine:
     the first quarantined files as (name, reason). histories: rows of `history.json` by member. pictures: PNG bytes by
     caption, in their order. lineage: what the result was made from, by name. details: longer lists of that, by title.
+    race: `table.json` of each later rung, in their order. siblings: what became of those that members divided into in
+    the last rung, as in `strategies.json`.
     """
 
     model: str
@@ -36,6 +38,8 @@ class Facts:
     pictures: Mapping[str, bytes]
     lineage: Mapping[str, str]
     details: Mapping[str, Mapping[str, str]]
+    race: Sequence[Mapping[str, Any]] = ()
+    siblings: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True)

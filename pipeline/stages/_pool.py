@@ -1,6 +1,7 @@
 """The pool of candidates and the halves of `val`, as every stage that takes decisions reads them."""
 
 import shutil
+from collections import defaultdict
 from collections.abc import Iterable
 
 import numpy as np
@@ -9,9 +10,11 @@ from numpy.typing import NDArray
 from pipeline.errors import ChorusError
 from pipeline.evaluation import frechet, store
 from pipeline.evaluation.ruler import Ruler
-from pipeline.files import tree_hash
+from pipeline.files import read_json, tree_hash
 from pipeline.fusion.strategies._base import Candidate
 from pipeline.project import Project
+from pipeline.racing.branches import Branching, compare
+from pipeline.racing.decide import Moments
 from pipeline.randomness import derive_seed
 
 
@@ -55,6 +58,34 @@ def read_pool(project: Project, ruler: Ruler) -> tuple[Candidate, ...]:
         for family in project.params.families:
             pool += read_family(project, ruler, family, rung)
     return tuple(pool)
+
+
+def without_worse_siblings(
+    project: Project, pool: tuple[Candidate, ...], fit: Moments, choose: Moments
+) -> tuple[tuple[Candidate, ...], list[Branching]]:
+    """Return the pool without siblings that are no better than the plain continuations, and the comparisons.
+
+    fit, choose: moments of the two parts of `val`.
+    """
+    last = project.rungs[-1]
+    rosters = {f: read_json(project.family_folder(f, last) / "family.json") for f in project.params.families}
+    siblings = {f"{family}/{name}" for family, roster in rosters.items() for name in roster.get("siblings", [])}
+    if not siblings:
+        return pool, []
+    rest: list[Moments] = []
+    plain, branched = defaultdict(list), defaultdict(list)
+    for candidate in pool:
+        family, _, _ = candidate.id.split("/")
+        if candidate.member in siblings:
+            branched[family].append(candidate.moments)
+        elif (project.family_folder(family, last).parent / candidate.id).is_dir():
+            plain[family].append(candidate.moments)
+        else:
+            rest.append(candidate.moments)
+    found = compare(rest, plain, branched, fit, choose)
+    worse = {comparison.family for comparison in found if not comparison.kept}
+    kept = [c for c in pool if c.member not in siblings or c.id.split("/")[0] not in worse]
+    return tuple(kept), found
 
 
 def read_family(project: Project, ruler: Ruler, family: str, rung: int) -> list[Candidate]:

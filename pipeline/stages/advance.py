@@ -33,8 +33,10 @@ def run(project: Project, family: str, rung: int) -> None:
     with Interruption() as interruption:
         going_on = later_units(project, family, rung, decision, manifest, runtime, interruption)
         trained = train_units(going_on, runtime, tracker, manifest, interruption)
-    told = {"params": before["params"], "kimg": decision["kimg"], "flops_per_image": before["flops_per_image"]}
-    deliver(project, family, rung, members_of(trained), told)
+    done = members_of(trained)
+    told = {name: before[name] for name in ("params", "flops_per_image")}
+    told |= {"kimg": decision["kimg"], "siblings": [member for member in done if member not in before["members"]]}
+    deliver(project, family, rung, done, told)
 
 
 def later_units(

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 from torch import Tensor
@@ -15,9 +16,10 @@ from pipeline.files import write_json
 from pipeline.fusion.samplers import draw, networks_of
 from pipeline.fusion.strategies._base import NotApplicableError, Problem, strategy
 from pipeline.project import Project
+from pipeline.racing.branches import Branching
 from pipeline.randomness import derive_seed
 from pipeline.recipes import load_sampler
-from pipeline.stages._pool import halves_of_val, read_pool, remove_former
+from pipeline.stages._pool import halves_of_val, read_pool, remove_former, without_worse_siblings
 from pipeline.weights import SCHEMA
 
 
@@ -27,12 +29,18 @@ def run(project: Project) -> None:
     remove_former(project, "fuse")
     ruler = store.read_ruler(project.reference)
     fit, choose = halves_of_val(project, ruler)
-    problem = Problem.of(read_pool(project, ruler), frechet.moments(fit), project.params.fusion.vote_draws)
+    on_fit, on_choose = frechet.moments(fit), frechet.moments(choose)
+    pool, siblings = without_worse_siblings(project, read_pool(project, ruler), on_fit, on_choose)
+    for found in siblings:
+        verdict = "kept" if found.kept else "left out"
+        compared = f"{ruler.name} {found.siblings:.3f} with them, {found.plain:.3f} with plain continuations"
+        print(f"fuse  siblings in {found.family} {verdict}: {compared}", flush=True)
+    problem = Problem.of(pool, on_fit, project.params.fusion.vote_draws)
     extractors = load_extractors(project.reference, [ruler.extractor], runtime.device, project.weights)
 
     def score(images: Tensor) -> float:
         sample = ruler.project(extractors[ruler.extractor].features(images).values)
-        return frechet.distance(*frechet.moments(sample), *frechet.moments(choose))
+        return frechet.distance(*frechet.moments(sample), *on_choose)
 
     rows = []
     for name in project.params.fusion.strategies:
@@ -49,7 +57,7 @@ def run(project: Project) -> None:
     # Equal distances go to the cheaper sampler.
     winner = min(scored, key=lambda row: (row["evidence"]["choose"], row["evidence"]["cost"]))
     print(f"fuse  the winner on val is {winner['name']}", flush=True)
-    write(project, ruler, problem, rows, winner)
+    write(project, ruler, problem, rows, winner, siblings)
 
 
 def try_strategy(
@@ -66,7 +74,14 @@ def try_strategy(
     return {"name": name, "recipe": fusion.recipe, "evidence": evidence}
 
 
-def write(project: Project, ruler: Ruler, problem: Problem, rows: list[dict[str, Any]], winner: dict[str, Any]) -> None:
+def write(
+    project: Project,
+    ruler: Ruler,
+    problem: Problem,
+    rows: list[dict[str, Any]],
+    winner: dict[str, Any],
+    siblings: list[Branching],
+) -> None:
     """Write the stage's output folder, in place of what an earlier run left."""
     shutil.rmtree(project.fused, ignore_errors=True)
     for name, networks in sorted(networks_of(winner["recipe"]).items()):
@@ -82,6 +97,7 @@ def write(project: Project, ruler: Ruler, problem: Problem, rows: list[dict[str,
             "winner": winner["name"],
             "pool": {candidate.id: problem.distances[candidate.id] for candidate in problem.pool},
             "members": {candidate.member: candidate.id for candidate in problem.best_of_each_member()},
+            "siblings": [{**asdict(found), "kept": found.kept} for found in siblings],
             "strategies": rows,
         },
     )

@@ -20,7 +20,7 @@ from pipeline.errors import ChorusError
 from pipeline.files import read_json, tree_hash, write_json, write_text
 from pipeline.lineage import LOCK, Lineage, read_lineage
 from pipeline.pinning.versions import keep_partners
-from pipeline.project import Project
+from pipeline.project import FIRST, Project
 from pipeline.registry import Version
 from pipeline.report import tables
 from pipeline.report.page import Facts, render
@@ -178,6 +178,8 @@ def log_to_parent(project: Project, parent: Run, inputs: Inputs, version: Versio
     for path in (project.report / "report.html", project.report / "metrics.json", project.fused / "strategies.json"):
         parent.file(path)
     parent.file(project.report / "figures")
+    for path in race_tables(project):
+        parent.file(path, f"race/{path.parent.name}")
     parent.tag(chorus_winner=metrics["winner"], chorus_version=version.number, chorus_content=version.content)
 
 
@@ -209,7 +211,14 @@ def gather(inputs: Inputs, version: Version, parent: Run, runs: dict[str, str]) 
             "torch": installed("torch"),
         },
         details={"Lock entries": lineage.outputs, "Runs of the members": runs},
+        race=[read_json(path) for path in race_tables(project)],
+        siblings=inputs.strategies.get("siblings", []),
     )
+
+
+def race_tables(project: Project) -> list[Path]:
+    """Return the files that tell who went on to each later rung."""
+    return [project.race_folder(rung) / "table.json" for rung in project.rungs if rung != FIRST]
 
 
 def pictures(figures: Path, metrics: dict[str, Any]) -> dict[str, bytes]:

@@ -22,7 +22,9 @@ def test_stages_edges_and_selection(fresh: Path) -> None:
     assert graph.select(["register", "train"]) == ("train@x", "train@y", "register")
     assert graph.before("register", ["ingest", "train@y", "register"]) == ("ingest", "train@y")
     assert family("train@x") == "x"
+    assert family("advance@later0-x-y") == "x-y"
     assert family("ingest") is None
+    assert family("rank@later0") is None
     with pytest.raises(ChorusError, match=r"no stage 'tarin'; it has: ingest, train, register, train@x, train@y"):
         graph.select(["tarin"])
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import ChorusError
 from pipeline.params import Params
-from pipeline.racing.shares import member_kimg, rung_kimg, rungs, survivors
+from pipeline.racing.shares import branched, member_kimg, rung_kimg, rungs, survivors
 
 
 def params(batches: list[int], replicas: list[int], later: int = 0, keep: float = 0.5, **budget: float) -> Params:
@@ -80,3 +80,11 @@ def test_without_a_budget_a_family_says_itself() -> None:
 def test_a_share_of_less_than_a_batch_is_refused() -> None:
     with pytest.raises(ChorusError, match=r"budget: 0\.1 kimg leave a member of 'f0' 25 images in one of 1 rungs"):
         member_kimg(params([64, 64], [2, 1], kimg=0.1), "f0", 1.0)
+
+
+def test_half_of_a_members_last_rung_is_divided_among_its_siblings() -> None:
+    made = params([64], [1], later=1, kimg=10)
+    made = made.model_copy(update={"racing": made.racing.model_copy(update={"branch": 3})})
+    assert branched(made, "f0", 6.0) == (3.0, 1.0)
+    with pytest.raises(ChorusError, match=r"racing\.branch = 3: a sibling in 'f0' gets 50 images"):
+        branched(made, "f0", 0.3)

@@ -72,6 +72,27 @@ def strategies() -> dict[str, Any]:
     return {"schema": 1, "ruler": "fd16_classifier", "winner": "weighted", "pool": pool, "strategies": rows}
 
 
+def race() -> dict[str, Any]:
+    """Return an `evaluation/race/rung2/table.json`."""
+    told = [("dcgan", 5.2, 2.1, 16.0, 40), ("dcgan-hinge", 6.0, 0.4, 32.0, 40), ("vae", 12.3, 0.2, 3.0, 0)]
+    rows = [
+        {
+            "family": family,
+            "place": place,
+            "best": best,
+            "gain": gain,
+            "goes_on": kimg > 0,
+            "why": f"without it the best mixture is farther away by {gain}" + ", which is the least" * (not kimg),
+            "members": 1 + (family == "dcgan"),
+            "seen_kimg": 12.0,
+            "spent_tflop": tflop,
+            "next_kimg": kimg,
+        }
+        for place, (family, best, gain, tflop, kimg) in enumerate(told, 1)
+    ]
+    return {"schema": 1, "rung": 2, "after": 1, "ruler": "fd16_classifier", "failed": ["mlp"], "families": rows}
+
+
 def history(seed: int) -> list[dict[str, float]]:
     random = np.random.default_rng(seed)
     return [
@@ -131,6 +152,8 @@ def facts() -> Facts:
             "Lock entries": {"models/members/rung1/dcgan": "0b" * 16},
             "Runs of the members": {"dcgan/r0": "6" * 32},
         },
+        race=[race()],
+        siblings=[{"family": "dcgan", "plain": 4.6, "siblings": 4.3, "kept": True}],
     )
 
 

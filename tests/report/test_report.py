@@ -67,6 +67,15 @@ def test_page_says_what_the_files_say(page: str) -> None:
     assert page.count('class="lines"') == 6
 
 
+def test_page_tells_the_race_and_is_silent_without_one(page: str) -> None:
+    assert "The race for the budget" in page
+    assert "Before rung 2" in page
+    assert "without it the best mixture is farther away by 0.2, which is the least" in page
+    assert '<th>mlp</th><td colspan="7">out</td><td class="text">no candidate in rung 1</td>' in page
+    assert "Siblings in dcgan stay candidates" in page
+    assert "race" not in render(dataclasses.replace(facts(), race=[], siblings=[]))
+
+
 def test_text_from_outside_is_escaped() -> None:
     evil = "<script>alert(1)</script>"
     made = facts()

@@ -235,3 +235,48 @@ def test_the_commands_know_the_rungs(ranked: Project, tmp_path: Path, monkeypatc
     assert main(["rank", "--rung", "3"]) == 2
     assert "there is no rung 3 to rank; params.yaml has: 2" in capsys.readouterr().err
     assert main(["advance", "vae", "--rung", "1"]) == 2
+
+
+@pytest.fixture(scope="module")
+def branched(ranked: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A race whose last rung divides the members of one family into two siblings each."""
+    text = PARAMS.replace("after: 1}]}", "after: 1}], keep: 0.1, branch: 2}").replace("replicas: 2, ", "")
+    made = copied(ranked, tmp_path_factory.mktemp("branched"), text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        rank.run(made, 2)
+        for family in FAMILIES:
+            advance.run(made, family, 2)
+            evaluate.run(made, family, 2)
+    return made
+
+
+def test_half_of_the_last_rung_goes_to_siblings_with_random_numbers_of_their_own(
+    branched: Project, ranked: Project
+) -> None:
+    """12 kimg for one family of one member: 6 for its plain continuation and 3 for each of two siblings."""
+    assert decision(branched, "vae")["kimg"] == 6
+    assert decision(branched, "vae")["siblings"] == {"count": 2, "kimg": 3}
+    folder = branched.family_folder("vae", 2)
+    roster = read_json(folder / "family.json")
+    assert roster["members"] == ["r0", "r0b1", "r0b2"]
+    assert roster["siblings"] == ["r0b1", "r0b2"]
+    ends = {member: sorted((folder / member).glob("0*"))[-1] for member in roster["members"]}
+    assert [path.name for path in ends.values()] == ["000010016", "000007008", "000007008"]
+    weights = {file_hash(path / "generator.safetensors") for path in (ends["r0b1"], ends["r0b2"])}
+    plain = folder / "r0" / "000007008" / "generator.safetensors"
+    assert len(weights | {file_hash(plain)}) == 3
+    before = read_json(ranked.family_folder("vae") / "r0" / "history.json")
+    assert read_json(folder / "r0b1" / "history.json")[: len(before)] == before
+
+
+def test_siblings_stay_candidates_only_where_they_measure_better(branched: Project, capsys) -> None:
+    fuse.run(branched)
+    fused = read_json(branched.fused / "strategies.json")
+    (found,) = fused["siblings"]
+    assert found["family"] == "vae"
+    assert found["kept"] is (found["siblings"] < found["plain"])
+    assert ("vae/r0b1" in fused["members"]) is found["kept"]
+    assert f"siblings in vae {'kept' if found['kept'] else 'left out'}" in capsys.readouterr().out
+    assert "vae/r0" in fused["members"]
+    assert "stuck/r0" in fused["members"]
