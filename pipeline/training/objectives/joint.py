@@ -37,9 +37,15 @@ class Joint(Adversarial):
     """Trains `replicas` generators together; each is a member, and all keep the one discriminator.
 
     The discriminator is a softmax over k generators and, last, real images: D₁ … Dₖ₊₁. It minimises the cross-entropy
-    -E[log Dₖ₊₁(x)] - Σᵢ E[log Dᵢ(Gᵢ(z))] (Ghosh et al. 2018, section 4). Generator i has the loss of an ordinary GAN on
-    Dₖ₊₁ alone: the paper's E[log(1 - Dₖ₊₁(Gᵢ(z)))] with `minimax`, -E[log Dₖ₊₁(Gᵢ(z))] with `nonsaturating`. The
-    discriminator finds a generator by the images that are its own, and there Dₖ₊₁ is low: so they part.
+    -E[log Dₖ₊₁(x)] - 1/k Σᵢ E[log Dᵢ(Gᵢ(z))] (Ghosh et al. 2018, section 4). Generator i has the loss of an ordinary
+    GAN on Dₖ₊₁ alone: the paper's E[log(1 - Dₖ₊₁(Gᵢ(z)))] with `minimax`, -E[log Dₖ₊₁(Gᵢ(z))] with `nonsaturating`.
+    The discriminator finds a generator by the images that are its own, and there Dₖ₊₁ is low: so they part.
+
+    The paper has the sum over generators, where we have its mean: then real images would weigh one part in k + 1, and
+    the generators are chased round each other (at equal learning rates four of them on a ring of eight modes ended
+    between the modes). Weighed alike, Dₖ₊₁ at its best is that of one GAN against the mixture of all,
+    p / (p + 1/k Σᵢ pᵢ). They part best where the discriminator keeps up with all of them: with an `lr_discriminator` of
+    several times `lr`.
 
     Every generator draws a batch a step, and the discriminator sees all of them as one batch: its batch statistics
     then tell nothing of who drew an image.
@@ -75,7 +81,7 @@ class Joint(Adversarial):
     def loss_d(self, on_real: Tensor, on_fake: Tensor) -> Tensor:
         of_real = on_real.new_full((len(on_real),), self.k, dtype=torch.int64)
         of_fake = torch.arange(self.k, device=on_fake.device).repeat_interleave(len(on_real))
-        loss = cross_entropy(on_real, of_real) + self.k * cross_entropy(on_fake, of_fake)
+        loss = cross_entropy(on_real, of_real) + cross_entropy(on_fake, of_fake)
         # The target of real images, 1 - smoothing (Salimans et al. 2016), leaves the rest to all generators together.
         return loss + self.family.label_smoothing * log_odds(on_real).mean()
 
