@@ -33,6 +33,10 @@ class Convolutional(nn.Module):
         layers.append(Head(channels[-1] * base**2, config.classes, config.outputs))
         self.layers = Layers(*layers)
         initialise(self)
+        for module in self.modules():
+            if plain and isinstance(module, nn.Conv2d):
+                # Without normalisation, N(0, 0.02²) would let hardly anything through.
+                nn.init.kaiming_normal_(module.weight, 0.2)
 
     def forward(self, images: Tensor, y: Tensor | None = None) -> Tensor:
         """Map B×C×H×W in [-1, 1], and B labels where there are classes, to B logits (or B×outputs)."""
