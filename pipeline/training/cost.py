@@ -23,20 +23,24 @@ def flops_per_image(family: Family, config: ModelConfig) -> float:
 
     Counts what `torch.utils.flop_counter` knows, two operations a multiplication with addition: convolutions and matrix
     products, forward and backward, of all networks. What a step costs whatever its batch (power iterations) is told
-    from what every image costs by two sizes of batches. Penalties that are taken at each k-th step count 1/k.
+    from what every image costs by two sizes of batches. The mean over all kinds of steps: penalties that are taken at
+    each k-th step count 1/k, and so do updates of the generator at each k-th.
     Deterministic, and the same on every machine: it runs real steps on the CPU, of networks of its own.
     """
-    every = family.regularisers.every
-    small, large = (_step_flops(family, config, batch, every) for batch in BATCHES)
+    small, large = (_step_flops(family, config, batch) for batch in BATCHES)
     of_an_image = (large - small) / (BATCHES[1] - BATCHES[0])
     of_a_step = small - BATCHES[0] * of_an_image
     return of_an_image + of_a_step / family.batch
 
 
-def _step_flops(family: Family, config: ModelConfig, batch: int, every: int) -> float:
-    """Return the operations of a mean step on `batch` images, of which each `every`-th takes the penalties."""
-    with_penalties = _count(family, config, batch, step=0)
-    return with_penalties if every == 1 else (with_penalties + (every - 1) * _count(family, config, batch, 1)) / every
+def _step_flops(family: Family, config: ModelConfig, batch: int) -> float:
+    """Return the operations of a mean step on `batch` images."""
+    every, updates = family.regularisers.every, family.discriminator_steps
+    cycle = range(math.lcm(every, updates))
+    kinds: dict[tuple[bool, bool], list[int]] = {}
+    for step in cycle:
+        kinds.setdefault((step % every == 0, (step + 1) % updates == 0), []).append(step)
+    return sum(len(steps) * _count(family, config, batch, steps[0]) for steps in kinds.values()) / len(cycle)
 
 
 def _count(family: Family, config: ModelConfig, batch: int, step: int) -> float:

@@ -20,7 +20,9 @@ IMAGE = (-3, -2, -1)  # dimensions of one image
 def gradient(critic: Critic, images: Tensor, labels: Tensor | None) -> Tensor:
     """Return the gradient of each image's logit with respect to the image, itself differentiable."""
     images = images.detach().requires_grad_()
-    return torch.autograd.grad(critic(images, labels).sum(), images, create_graph=True)[0]
+    # Seen through a view: torch's counter of operations follows no gradient to a leaf that a module was given.
+    logits = critic(images.view_as(images), labels)
+    return torch.autograd.grad(logits.sum(), images, create_graph=True)[0]
 
 
 def r1(critic: Critic, real: Tensor, fake: Tensor, labels: Tensor | None) -> Tensor:
