@@ -200,7 +200,8 @@ class VoteSampler(Sampler):
     @property
     def cost(self) -> float:
         # A critic's pass is counted as a generator's: the two mirror each other in every architecture here.
-        return self.draws * (self.source.cost + len(self.critics))
+        passes = sum(float(getattr(critic, "passes", 1.0)) for critic in self.critics)
+        return self.draws * (self.source.cost + passes)
 
     @torch.inference_mode()
     def batches(self, n: int, seed: int, labels: Tensor | None = None) -> Iterator[Tensor]:
