@@ -78,21 +78,6 @@ class Up(nn.ConvTranspose2d):
         return images if self.bias is None else images + self.bias.to(images.dtype)[:, None, None]
 
 
-def start_bilinear(layer: Up) -> Up:
-    """Draw a doubling layer as bilinear interpolation of random 1×1 products, in place; return it.
-
-    So it starts without the checkerboard of independent draws (Odena, Dumoulin, Olah 2016, "Deconvolution and
-    Checkerboard Artifacts"). The products keep the variance; the bias starts at 0.
-    """
-    line = torch.tensor([0.25, 0.75, 0.75, 0.25])
-    products = torch.randn(layer.in_channels, layer.out_channels, 1, 1) / layer.in_channels**0.5
-    with torch.no_grad():
-        layer.weight.copy_(products * torch.outer(line, line))
-        if layer.bias is not None:
-            layer.bias.zero_()
-    return layer
-
-
 def as_product(maps: Tensor, side: int) -> bool:
     """Whether a layer whose smaller side is `side` is quicker as windows times a matrix than as a convolution.
 

@@ -1,8 +1,9 @@
 """Dense blocks in the generator and in the discriminator (Huang, Liu, van der Maaten, Weinberger 2017, "Densely
 Connected Convolutional Networks").
 
-Blocks lie on the levels of `pyramid`, the largest at half the image's side, where a strided convolution begins, as
-their networks for large images do. The discriminator has no normalisation, so that penalties see each image alone.
+Blocks lie on the levels of `pyramid`, the largest at half the image's side, where the discriminator's strided
+convolution begins, as in their networks for large images. The discriminator has no normalisation, so that penalties
+see each image alone.
 """
 
 from itertools import pairwise
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu, relu
 
 from pipeline.layers.conditional import Head, Labelled, Layers, batch_norm
-from pipeline.layers.convolutional import Down, ToMap, ToVector, Up, pyramid, start_bilinear
+from pipeline.layers.convolutional import Down, ToMap, ToVector, pyramid
 from pipeline.models._base import Architecture, ModelConfig, register
 
 LAYERS = 3  # of a block
@@ -98,7 +99,11 @@ class Generator(nn.Module):
             layers += [nn.Upsample(scale_factor=2, mode="nearest"), block(after)]
         end = levels[-1].end
         layers += [batch_norm(end, config.classes), nn.ReLU(inplace=True)]
-        layers += [start_bilinear(Up(end, config.channels, bias=True)), nn.Tanh()]
+        layers += [
+            nn.Upsample(scale_factor=2, mode="nearest"),
+            nn.Conv2d(end, config.channels, 3, padding=1),
+            nn.Tanh(),
+        ]
         self.layers = Layers(*layers)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:

@@ -3,8 +3,8 @@
 Residual blocks without normalisation, each an inverted bottleneck around a grouped 3×3 convolution, scaled at the start
 so that their number does not matter, between bilinear resamplings, and learned maps at the lowest level. The paper
 trains them with `loss: relativistic` and `regularisers: {r1, r2}` of equal strength; without penalties nothing holds
-this discriminator back. Blocks lie on the levels of `pyramid`, the largest at half the image's side, where strided
-convolutions of DCGAN's kind lead to and from.
+this discriminator back. Blocks lie on the levels of `pyramid`, one on each and the largest at half the image's side, so
+that an image costs about as much as with DCGAN's networks.
 """
 
 import math
@@ -15,10 +15,9 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, leaky_relu
 
 from pipeline.layers.conditional import Head, Join
-from pipeline.layers.convolutional import Down, Up, pyramid, start_bilinear
+from pipeline.layers.convolutional import Down, pyramid
 from pipeline.models._base import Architecture, ModelConfig, register
 
-BLOCKS = 1  # on each level
 EXPANSION = 2  # channels inside a block, in units of its own
 GROUP = 16  # channels of a group of the 3×3 convolutions
 SLOPE = 0.2
@@ -85,10 +84,11 @@ class Unfold(nn.Module):
     def __init__(self, inputs: int, channels: int, side: int) -> None:
         super().__init__()
         self.linear = scaled(nn.Linear(inputs, channels, bias=False), inputs)
-        self.maps = nn.Parameter(torch.randn(channels, side, side))
+        self.maps = nn.Parameter(torch.randn(side, side, channels))
 
     def forward(self, z: Tensor) -> Tensor:
-        return (self.linear(z)[:, :, None, None] * self.maps).contiguous(memory_format=torch.channels_last)
+        numbers = self.linear(z)[:, None, None, :]
+        return (numbers * self.maps.to(numbers.dtype)).permute(0, 3, 1, 2)
 
 
 class Fold(nn.Module):
@@ -103,19 +103,19 @@ class Fold(nn.Module):
 
 
 class Generator(nn.Module):
-    """Learned maps, on each level blocks and then bilinear doubling, a transposed convolution, tanh."""
+    """Learned maps, on each level a block and then bilinear doubling, a 3×3 convolution, tanh."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.latent = config.latent
         base, channels = pyramid(config.size, config.width)
-        depth = BLOCKS * len(channels)
+        depth = len(channels)
         self.join = Join(config.latent, config.classes)
-        layers: list[nn.Module] = [Unfold(self.join.length, channels[0], base)]
-        layers += [Block(channels[0], depth) for _ in range(BLOCKS)]
+        layers: list[nn.Module] = [Unfold(self.join.length, channels[0], base), Block(channels[0], depth)]
         for before, after in pairwise(channels):
-            layers += [Double(before, after), *(Block(after, depth) for _ in range(BLOCKS))]
-        layers += [start_bilinear(Up(channels[-1], config.channels, bias=True)), nn.Tanh()]
+            layers += [Double(before, after), Block(after, depth)]
+        last = scaled(nn.Conv2d(channels[-1], config.channels, 3, padding=1), 9 * channels[-1])
+        layers += [nn.Upsample(scale_factor=2, mode="bilinear"), last, nn.Tanh()]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
@@ -124,7 +124,7 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """The mirror image: a strided convolution, on each level blocks and then halving, products with maps, the logit.
+    """The mirror image: a strided convolution, on each level a block and then halving, products with maps, the logit.
 
     Dropout, where it is asked for, leaves out whole maps after each halving.
     """
@@ -133,11 +133,11 @@ class Discriminator(nn.Module):
         super().__init__()
         base, channels = pyramid(config.size, config.width)
         channels = channels[::-1]
-        depth = BLOCKS * len(channels)
-        layers: list[nn.Module] = [scaled(Down(config.channels, channels[0], bias=True), 16 * config.channels)]
-        layers += [Block(channels[0], depth) for _ in range(BLOCKS)]
+        depth = len(channels)
+        first = scaled(Down(config.channels, channels[0], bias=True), 16 * config.channels)
+        layers: list[nn.Module] = [first, Block(channels[0], depth)]
         for before, after in pairwise(channels):
-            layers += [Halve(before, after), *(Block(after, depth) for _ in range(BLOCKS))]
+            layers += [Halve(before, after), Block(after, depth)]
             if config.dropout:
                 layers.append(nn.Dropout2d(config.dropout))
         self.layers = nn.Sequential(*layers, Fold(channels[-1], base))
