@@ -55,8 +55,9 @@ def arm_table(metrics: dict[str, Any]) -> Table | None:
         table.add_column(name)
     for name in (*headline, "cost"):
         table.add_column(name, justify="right")
+    shipped = metrics.get("shipped") or {"kind": "strategy", "name": metrics.get("winner")}
     for arm in arms:
-        won = arm.get("name") == metrics.get("winner")
+        won = all(arm.get(key) == shipped[key] for key in ("kind", "name"))
         values = arm.get("metrics") or {}
         cells = [_number(values.get(name)) for name in headline]
         row = ["→" if won else "", str(arm.get("name", "")), str(arm.get("kind", "")), *cells, _number(arm.get("cost"))]

@@ -16,10 +16,14 @@ STAGES = {
     "advance": "train one family on in a later rung",
     "evaluate": "sample and measure one family's candidates",
     "fuse": "try every fusion strategy and keep the best",
+    "distill": "train one student on images of the fused sampler, and its control on real ones",
+    "evaluate-student": "sample and measure one student and its control",
+    "choose": "choose what is shipped, the fused sampler or a student",
     "judge": "score members and strategies on the gate split",
-    "register": "write the report and register the fused model",
+    "register": "write the report and register the chosen model",
 }
 OF_A_FAMILY = ("train", "advance", "evaluate")
+OF_A_STUDENT = ("distill", "evaluate-student")
 OF_A_RUNG = ("rank", "advance", "evaluate")
 
 
@@ -30,6 +34,8 @@ def parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=what, description=what)
         if name in OF_A_FAMILY:
             command.add_argument("family", help="a name under `families` in params.yaml")
+        if name in OF_A_STUDENT:
+            command.add_argument("student", help="a name under `students` in params.yaml")
         if name in OF_A_RUNG:
             first = name == "evaluate"
             command.add_argument("--rung", type=int, default=1 if first else None, required=not first, metavar="N")
@@ -68,12 +74,17 @@ def dispatch(arguments: argparse.Namespace) -> None:
     if not set(family) <= set(project.params.families):
         known = ", ".join(project.params.families)
         raise ChorusError(f"params.yaml has no family '{arguments.family}'; it has: {known}")
+    student = [arguments.student] if arguments.command in OF_A_STUDENT else []
+    if not set(student) <= set(project.params.students):
+        known = ", ".join(project.params.students) or "none; add one to `students`"
+        raise ChorusError(f"params.yaml has no student '{arguments.student}'; it has: {known}")
     rung = [arguments.rung] if arguments.command in OF_A_RUNG else []
     rungs = project.rungs if arguments.command == "evaluate" else project.rungs[1:]
     if not set(rung) <= set(rungs):
         known = ", ".join(map(str, rungs)) or "none; set racing.rungs"
         raise ChorusError(f"there is no rung {arguments.rung} to {arguments.command}; params.yaml has: {known}")
-    importlib.import_module(f"pipeline.stages.{arguments.command}").run(project, *family, *rung)
+    stage = importlib.import_module(f"pipeline.stages.{arguments.command.replace('-', '_')}")
+    stage.run(project, *family, *student, *rung)
 
 
 def main(argv: list[str] | None = None) -> int:

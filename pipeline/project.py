@@ -68,7 +68,10 @@ class Project:
         """Return a candidate's weights, whichever rung trained it; raises `ChorusError` where none of them did.
 
         candidate: FAMILY/MEMBER/SNAPSHOT. SNAPSHOT is the images seen since the first rung, so no two rungs share one.
+        Students and their controls are found too, as STUDENT/ROLE/SNAPSHOT.
         """
+        if candidate.partition("/")[0] in self.params.students:
+            return self.student_weights / candidate
         return self._in_a_rung(self.members, candidate)
 
     def measured(self, candidate: str) -> Path:
@@ -84,6 +87,29 @@ class Project:
     @property
     def fused(self) -> Path:
         return self.root / "models" / "fused"
+
+    @property
+    def students(self) -> Path:
+        """Folder of all that is known of students; `teacher.json` says what they learn from, if there are any or not.
+
+        DVC's stages cannot depend on a list of folders, so they depend on this one, which the fusion makes.
+        """
+        return self.root / "models" / "students"
+
+    @property
+    def student_weights(self) -> Path:
+        """Folder of the students' weights: NAME/ROLE/SNAPSHOT, where ROLE is `student` or `control`."""
+        return self.students / "weights"
+
+    @property
+    def student_evaluation(self) -> Path:
+        """Folder of what was measured of students: NAME."""
+        return self.students / "evaluation"
+
+    @property
+    def chosen(self) -> Path:
+        """Folder of what is shipped: the fused sampler, or the student that takes its place."""
+        return self.root / "models" / "chosen"
 
     @property
     def report(self) -> Path:

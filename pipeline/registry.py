@@ -29,11 +29,11 @@ class Version:
 
 
 @contextmanager
-def packed(fused: Path) -> Iterator[tuple[Path, str]]:
-    """Yield a temporary folder with what defines the sampler of `models/fused`, and its hash."""
+def packed(chosen: Path) -> Iterator[tuple[Path, str]]:
+    """Yield a temporary folder with what defines the sampler of `models/chosen`, and its hash."""
     with tempfile.TemporaryDirectory(prefix="chorus-") as temporary:
         folder = Path(temporary) / "fused"
-        yield folder, write_content(fused, folder)
+        yield folder, write_content(chosen, folder)
 
 
 def find_version(tracker: Tracker, model: str, content: str) -> Version | None:

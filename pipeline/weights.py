@@ -1,5 +1,7 @@
 """Networks on disk: `config.json` beside safetensors, nothing pickled."""
 
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,15 @@ def save_snapshot(folder: Path, config: ModelConfig, networks: dict[str, nn.Modu
     for name, network in networks.items():
         save_state(folder / f"{name}.safetensors", network)
     write_json(folder / "config.json", {"schema": SCHEMA, "model": config.to_json(), **facts})
+
+
+def copy_snapshot(source: Path, target: Path, networks: Iterable[str]) -> None:
+    """Copy a snapshot's configuration and some of its networks; raises `ChorusError` where one is missing."""
+    target.mkdir(parents=True, exist_ok=True)
+    for name in ["config.json", *(f"{network}.safetensors" for network in sorted(networks))]:
+        if not (source / name).is_file():
+            raise ChorusError(f"{source / name} is missing though the recipe needs it; run `dvc repro`")
+        shutil.copyfile(source / name, target / name)
 
 
 def read_config(folder: Path) -> ModelConfig:

@@ -63,16 +63,20 @@ def write_project(root: Path) -> None:
     )
     write_json(root / "evaluation" / "rung1" / "mlp" / "evaluation.json", {"schema": 1, "candidates": candidates})
     write_fused(root / "models" / "fused")
+    write_fused(root / "models" / "chosen")
     write_judgement(root)
 
 
 def write_judgement(root: Path, winner: str = "weighted") -> None:
     """Write `strategies.json`, `report/metrics.json` and the figures."""
     recipe = read_json(root / "models" / "fused" / "recipe.json")["recipe"]
-    rows = [{"name": winner, "recipe": recipe, "evidence": {"fit": 1.0, "choose": 1.1, "cost": 1.0}}]
+    rows = [{"name": winner, "recipe": recipe, "classes": 0, "evidence": {"fit": 1.0, "choose": 1.1, "cost": 1.0}}]
     pool = {f"mlp/{member}/000001000": 2.0 for member in MEMBERS}
     strategies = {"schema": 1, "ruler": RULER, "winner": winner, "pool": pool, "strategies": rows}
     write_json(root / "models" / "fused" / "strategies.json", strategies)
+    shipped = {"kind": "strategy", "name": winner}
+    table = {"schema": 1, "ruler": RULER, "tolerance": None, "shipped": shipped, "rows": [shipped | {"shipped": True}]}
+    write_json(root / "models" / "chosen" / "students.json", table)
     arms = [("mlp/r0", "member", 2.0), ("mlp/r1", "member", 3.0), (winner, "strategy", 1.5)]
     metrics = {
         "schema": 1,
@@ -82,6 +86,7 @@ def write_judgement(root: Path, winner: str = "weighted") -> None:
         "judges": ["selfsup"],
         "headline": ["fd16_selfsup"],
         "winner": winner,
+        "shipped": shipped,
         "best_member": "mlp/r0",
         "floor": {"fd16_selfsup": 0.2},
         "floor_images": [96, 64],

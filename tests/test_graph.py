@@ -29,9 +29,9 @@ BY_NAME = {
 }
 # Used for pictures in MLflow alone, which are no outputs.
 PICTURES = {"pipeline.evaluation.pictures", "pipeline.fusion.samplers"}
-FOR_TRACKING = {"train": PICTURES, "advance": PICTURES}
-# Stages that are another one's command in a later rung.
-STAGE_FILES = {"evaluate-later": "evaluate"}
+FOR_TRACKING = {"train": PICTURES, "advance": PICTURES, "distill": PICTURES - {"pipeline.fusion.samplers"}}
+# Stages that are another one's command in a later rung, and those whose names are no module's.
+STAGE_FILES = {"evaluate-later": "evaluate", "evaluate-student": "evaluate_student"}
 
 
 def definition(stage):

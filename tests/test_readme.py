@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.params import Family, Params, parse_params
+from pipeline.params import Family, Params, Student, parse_params
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -18,6 +18,9 @@ def keys():
         key = field.alias or name
         if key == "families":
             yield from ((inner, value) for inner, value in Family.model_fields.items())
+        elif key == "students":
+            own = set(Student.model_fields) - set(Family.model_fields)
+            yield from ((f"students.{inner}", Student.model_fields[inner]) for inner in own)
         elif hasattr(field.annotation, "model_fields"):
             yield from ((f"{key}.{inner}", value) for inner, value in field.annotation.model_fields.items())
         else:

@@ -1,14 +1,13 @@
 """Writing the package: what defines the model, by which versions are recognised, and MLflow's folder around it."""
 
 import importlib.metadata
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.errors import ChorusError
 from pipeline.files import read_json, tree_hash, write_json
 from pipeline.fusion.samplers import networks_of
 from pipeline.packaged.code import package_name, write_sampling_code
+from pipeline.weights import copy_snapshot
 
 if TYPE_CHECKING:
     from mlflow.models import Model, ModelSignature
@@ -17,23 +16,16 @@ SCHEMA = 1
 REQUIREMENTS = ("mlflow", "torch", "numpy", "safetensors", "pandas", "pillow")
 
 
-def write_content(fused: Path, folder: Path) -> str:
-    """Copy what defines the sampler of `models/fused` to `folder` and return its hash: the version's identity.
+def write_content(chosen: Path, folder: Path) -> str:
+    """Copy what defines the sampler of `models/chosen` to `folder` and return its hash: the version's identity.
 
     The folder gets `model.json` (schema, recipe, and the name of the code that samples, which says its content) and
     `members/ID/` with the networks that the recipe uses alone.
     """
-    recipe = read_json(fused / "recipe.json")["recipe"]
+    recipe = read_json(chosen / "recipe.json")["recipe"]
     write_json(folder / "model.json", {"schema": SCHEMA, "recipe": recipe, "code": package_name()})
     for name, networks in sorted(networks_of(recipe).items()):
-        files = ["config.json", *(f"{network}.safetensors" for network in sorted(networks))]
-        target = folder / "members" / name
-        target.mkdir(parents=True)
-        for file in files:
-            source = fused / "members" / name / file
-            if not source.is_file():
-                raise ChorusError(f"{source} is missing though the recipe needs it; run `dvc repro fuse`")
-            shutil.copyfile(source, target / file)
+        copy_snapshot(chosen / "members" / name, folder / "members" / name, networks)
     return tree_hash(folder)
 
 

@@ -5,12 +5,14 @@ from pipeline.params.fields import registered
 from pipeline.params.racing import Budget, Racing
 from pipeline.params.reading import parse_params, read_params
 from pipeline.params.sections import OWN_EXTRACTORS, PRETRAINED, Compute, Data, Fusion, Params, Splits, conflict
+from pipeline.params.student import Choose, Student
 from pipeline.params.warm import WarmStart
 
 __all__ = [
     "OWN_EXTRACTORS",
     "PRETRAINED",
     "Budget",
+    "Choose",
     "Compute",
     "Data",
     "Family",
@@ -19,6 +21,7 @@ __all__ = [
     "Racing",
     "Regularisers",
     "Splits",
+    "Student",
     "WarmStart",
     "conflict",
     "parse_params",

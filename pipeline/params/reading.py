@@ -9,6 +9,9 @@ from pydantic import BaseModel, ValidationError
 from pipeline.errors import ChorusError
 from pipeline.params.family import Family
 from pipeline.params.sections import Params
+from pipeline.params.student import Student
+
+RECIPES: dict[str, type[Family]] = {"families": Family, "students": Student}  # sections whose keys are names
 
 
 def _explain(item: Any) -> str:
@@ -34,9 +37,9 @@ def _allowed_keys(location: tuple[Any, ...]) -> list[str]:
     """Keys of the section at `location`."""
     model: Any = Params
     for part in location:
-        if part == "families":
-            model = Family
-        elif model is not Family or part in Family.model_fields:
+        if part in RECIPES:
+            model = RECIPES[part]
+        elif model not in RECIPES.values() or part in model.model_fields:
             fields = {field.alias or name: field for name, field in model.model_fields.items()}
             model = fields[part].annotation
             model = next((kind for kind in get_args(model) if hasattr(kind, "model_fields")), model)

@@ -10,6 +10,7 @@ import pipeline.fusion.strategies
 from pipeline.params.family import Family
 from pipeline.params.fields import NAME, Count, Fraction, Positive, Samples, Section, Several, registered
 from pipeline.params.racing import Budget, Racing, complaint
+from pipeline.params.student import Choose, Student
 
 OWN_EXTRACTORS = ("classifier", "classifier-b", "selfsup", "selfsup-b", "pixels")
 PRETRAINED = (
@@ -160,6 +161,8 @@ class Params(Section):
     families: Annotated[dict[Annotated[str, Field(pattern=NAME)], Family], Field(min_length=1)]
     evaluation: Evaluation = Evaluation()
     fusion: Fusion = Field(default_factory=Fusion)
+    students: dict[Annotated[str, Field(pattern=NAME)], Student] = Field(default={})
+    choose: Choose = Choose()
     judge: Judge = Judge()
     register_: Register = Field(default=Register(), alias="register")
 
@@ -167,4 +170,10 @@ class Params(Section):
     def _budget_fits_families(self) -> "Params":
         if message := complaint(self.budget, self.racing, self.families):
             raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _students_have_names_of_their_own(self) -> "Params":
+        if both := sorted(set(self.students) & {*self.families, *registered(pipeline.fusion.strategies)}):
+            raise ValueError(f"'{both[0]}' names a student and a family or strategy; give the student another name")
         return self

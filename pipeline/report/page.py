@@ -20,17 +20,18 @@ class Facts:
     """All that a report tells.
 
     model, version: name and number of the registered version. metrics: `report/metrics.json`. strategies:
-    `models/fused/strategies.json`. recipe: the fused sampler's. manifest: `data/prepared/manifest.json`. quarantine:
-    the first quarantined files as (name, reason). histories: rows of `history.json` by member. pictures: PNG bytes by
-    caption, in their order. lineage: what the result was made from, by name. details: longer lists of that, by title.
-    race: `table.json` of each later rung, in their order. siblings: what became of those that members divided into in
-    the last rung, as in `strategies.json`.
+    `models/fused/strategies.json`. students: `models/chosen/students.json`. recipe: of the sampler that is shipped.
+    manifest: `data/prepared/manifest.json`. quarantine: the first quarantined files as (name, reason). histories: rows
+    of `history.json` by member. pictures: PNG bytes by caption, in their order. lineage: what the result was made from,
+    by name. details: longer lists of that, by title. race: `table.json` of each later rung, in their order. siblings:
+    what became of those that members divided into in the last rung, as in `strategies.json`.
     """
 
     model: str
     version: str
     metrics: Mapping[str, Any]
     strategies: Mapping[str, Any]
+    students: Mapping[str, Any]
     recipe: Mapping[str, Any]
     manifest: Mapping[str, Any]
     quarantine: Sequence[tuple[str, str]]
@@ -87,7 +88,7 @@ def strategy_chart(metrics: Mapping[str, Any], metric: str) -> list[charts.Bar]:
     rows = sorted(metrics["arms"], key=lambda arm: arm["metrics"][metric])
 
     def kind(arm: Mapping[str, Any]) -> str:
-        return "winner" if arm["kind"] == "strategy" and arm["name"] == metrics["winner"] else str(arm["kind"])
+        return "winner" if arm is tables.shipped(metrics) else str(arm["kind"])
 
     return charts.bars([(arm["name"], arm["metrics"][metric], kind(arm)) for arm in rows], metrics["floor"].get(metric))
 

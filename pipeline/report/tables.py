@@ -25,17 +25,17 @@ class Column:
 
 @dataclass(frozen=True)
 class Headline:
-    """One judge's verdict: the fusion's distance beside that of the best member and of real images."""
+    """One judge's verdict: the distance of what is shipped beside that of the best member and of real images."""
 
     metric: str
-    fused: float
+    shipped: float
     member: float
     floor: float | None
 
     @property
     def gain(self) -> float:
-        """Share of the member's distance that the fusion saves; negative where it is farther away."""
-        return 1 - self.fused / self.member if self.member else 0.0
+        """Share of the member's distance that is saved; negative where what is shipped is farther away."""
+        return 1 - self.shipped / self.member if self.member else 0.0
 
 
 def number(value: float | None) -> str:
@@ -80,11 +80,16 @@ def arm(metrics: Mapping[str, Any], name: str, kind: str) -> Mapping[str, Any]:
     return next(row for row in metrics["arms"] if row["name"] == name and row["kind"] == kind)
 
 
+def shipped(metrics: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the arm that is shipped: the winner of the fusion, or the student that takes its place."""
+    return arm(metrics, metrics["shipped"]["name"], metrics["shipped"]["kind"])
+
+
 def headlines(metrics: Mapping[str, Any]) -> list[Headline]:
     """Return each judge's verdict; the best member is the one that was nearest on `val`."""
-    fused = arm(metrics, metrics["winner"], "strategy")["metrics"]
+    own = shipped(metrics)["metrics"]
     member = arm(metrics, metrics["best_member"], "member")["metrics"]
-    return [Headline(name, fused[name], member[name], metrics["floor"].get(name)) for name in metrics["headline"]]
+    return [Headline(name, own[name], member[name], metrics["floor"].get(name)) for name in metrics["headline"]]
 
 
 def verdict(metrics: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
@@ -92,15 +97,17 @@ def verdict(metrics: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
     rows = headlines(metrics)
     nearer = sum(row.gain > 0 for row in rows)
     member = metrics["best_member"]
-    if recipe["kind"] == "candidate":
+    student = metrics["shipped"]["kind"] == "student"
+    what = f"the student {metrics['shipped']['name']}" if student else "the fusion"
+    if recipe["kind"] == "candidate" and not student:
         return f"No mixture did better on the validation images than one member alone: {recipe['id']}."
     if nearer == len(rows):
         judges = {1: "The judge finds", 2: "Both judges find"}.get(len(rows), "All judges find")
-        return f"{judges} the fusion nearer to real images than the best single member, {member}."
+        return f"{judges} {what} nearer to real images than the best single member, {member}."
     if nearer == 0:
-        return f"No judge finds the fusion nearer to real images than the best single member, {member}."
+        return f"No judge finds {what} nearer to real images than the best single member, {member}."
     return (
-        f"The judges disagree: {nearer} of {len(rows)} find the fusion nearer to real images than the best single "
+        f"The judges disagree: {nearer} of {len(rows)} find {what} nearer to real images than the best single "
         f"member, {member}. The fusion may have learnt its ruler rather than the images."
     )
 

@@ -24,25 +24,9 @@ SHOWN = 64
 
 def run(project: Project, family: str, rung: int = FIRST) -> None:
     """Measure each snapshot of each member by the selection extractors; judges take no part here."""
-    runtime = set_up(project.params.compute)
     weights, folder = project.family_folder(family, rung), project.evaluation_folder(family, rung)
     shutil.rmtree(folder, ignore_errors=True)
-    found = candidates_of(project, family, rung)
-    reference = store.read_reference(project.reference)
-    selection = reference["selection"] if found else []
-    extractors = load_extractors(project.reference, selection, runtime.device, project.weights)
-    rulers = {name: store.read_ruler(project.reference, name) for name in extractors}
-    real = {name: store.read_features(project.reference, "val", name) for name in extractors}
-    entries = []
-    for done, candidate in enumerate(found, 1):
-        entry = evaluate_candidate(project, runtime, candidate, weights.parent, folder, extractors, rulers, real)
-        entries.append(entry)
-        decides = rulers[reference["selection"][0]].name
-        floor = reference["floors"]["val"][decides]
-        shown = f"{decides} {entry['metrics'][decides]:.3f} (real {floor:.3f})"
-        print(f"evaluate  {candidate} ({done} of {len(found)}): {shown}", flush=True)
-    for warning in sorted({text for entry in entries for text in entry["warnings"]}):
-        print(f"evaluate  warning: {warning}", flush=True)
+    entries = measure_all(project, candidates_of(project, family, rung), weights.parent, folder)
     write_json(
         folder / "evaluation.json",
         {
@@ -54,6 +38,30 @@ def run(project: Project, family: str, rung: int = FIRST) -> None:
         },
     )
     log_to_members(project, weights, entries)
+
+
+def measure_all(project: Project, found: list[str], weights: Path, folder: Path) -> list[dict[str, Any]]:
+    """Measure snapshots against `val`, write their features and grids below `folder`; return their entries.
+
+    found: their ids, A/B/SNAPSHOT. weights: the folder that these lead on from; folder: where A's results go.
+    """
+    runtime = set_up(project.params.compute)
+    reference = store.read_reference(project.reference)
+    selection = reference["selection"] if found else []
+    extractors = load_extractors(project.reference, selection, runtime.device, project.weights)
+    rulers = {name: store.read_ruler(project.reference, name) for name in extractors}
+    real = {name: store.read_features(project.reference, "val", name) for name in extractors}
+    entries = []
+    for done, candidate in enumerate(found, 1):
+        entry = evaluate_candidate(project, runtime, candidate, weights, folder, extractors, rulers, real)
+        entries.append(entry)
+        decides = rulers[reference["selection"][0]].name
+        floor = reference["floors"]["val"][decides]
+        shown = f"{decides} {entry['metrics'][decides]:.3f} (real {floor:.3f})"
+        print(f"evaluate  {candidate} ({done} of {len(found)}): {shown}", flush=True)
+    for warning in sorted({text for entry in entries for text in entry["warnings"]}):
+        print(f"evaluate  warning: {warning}", flush=True)
+    return entries
 
 
 def candidates_of(project: Project, family: str, rung: int) -> list[str]:

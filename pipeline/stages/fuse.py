@@ -20,11 +20,14 @@ from pipeline.racing.branches import Branching
 from pipeline.randomness import derive_seed
 from pipeline.recipes import load_sampler
 from pipeline.stages._pool import halves_of_val, read_pool, remove_former, without_worse_siblings
-from pipeline.weights import SCHEMA
+from pipeline.weights import SCHEMA, copy_snapshot
 
 
 def run(project: Project) -> None:
-    """Write models/fused: `strategies.json` (a row for each strategy), `recipe.json` and the winner's weights."""
+    """Write models/fused: `strategies.json` (a row for each strategy), `recipe.json` and the winner's weights.
+
+    `models/students/teacher.json` names the winner for those that learn from it.
+    """
     runtime = set_up(project.params.compute)
     remove_former(project, "fuse")
     ruler = store.read_ruler(project.reference)
@@ -71,7 +74,7 @@ def try_strategy(
     sampler = load_sampler(fusion.recipe, project.snapshot, runtime.device)
     images = draw(sampler, project.params.evaluation.samples, seed=derive_seed(project.params.seed, "fuse", name))
     evidence = {**fusion.evidence, "choose": score(images), "cost": sampler.cost, "samples": len(images)}
-    return {"name": name, "recipe": fusion.recipe, "evidence": evidence}
+    return {"name": name, "recipe": fusion.recipe, "classes": sampler.classes, "evidence": evidence}
 
 
 def write(
@@ -85,10 +88,7 @@ def write(
     """Write the stage's output folder, in place of what an earlier run left."""
     shutil.rmtree(project.fused, ignore_errors=True)
     for name, networks in sorted(networks_of(winner["recipe"]).items()):
-        target = project.fused / "members" / name
-        target.mkdir(parents=True)
-        for file in ["config.json", *(f"{network}.safetensors" for network in sorted(networks))]:
-            shutil.copyfile(project.snapshot(name) / file, target / file)
+        copy_snapshot(project.snapshot(name), project.fused / "members" / name, networks)
     write_json(
         project.fused / "strategies.json",
         {
@@ -101,6 +101,6 @@ def write(
             "strategies": rows,
         },
     )
-    write_json(
-        project.fused / "recipe.json", {"schema": SCHEMA, "strategy": winner["name"], "recipe": winner["recipe"]}
-    )
+    content = {"schema": SCHEMA, "strategy": winner["name"], "recipe": winner["recipe"]}
+    write_json(project.fused / "recipe.json", content)
+    write_json(project.students / "teacher.json", content)

@@ -17,6 +17,8 @@ from pipeline.fusion.samplers import draw
 from pipeline.project import Project
 from pipeline.randomness import derive_seed
 from pipeline.recipes import load_sampler
+from pipeline.stages._students import read_measured
+from pipeline.stages._teacher import STUDENT
 from pipeline.weights import SCHEMA
 
 SPLIT = "gate"
@@ -27,7 +29,7 @@ def run(project: Project) -> None:
     """Write report/metrics.json and the grids in report/figures; every arm is scored on equally many fresh samples."""
     runtime = set_up(project.params.compute)
     reference = store.read_reference(project.reference)
-    fused = read_json(project.fused / "strategies.json")
+    fused, chosen = read_json(project.fused / "strategies.json"), read_json(project.chosen / "recipe.json")
     names = [*reference["selection"], *reference["judges"]]
     rulers = {name: store.read_ruler(project.reference, name) for name in names}
     real = {name: store.read_features(project.reference, SPLIT, name) for name in names}
@@ -39,7 +41,7 @@ def run(project: Project) -> None:
 
     arms: list[dict[str, Any]] = []
     warnings: set[str] = set()
-    for arm in arms_of(fused):
+    for arm in [*arms_of(fused), *students_of(project)]:
         sampler = load_sampler(arm["recipe"], project.snapshot, runtime.device)
         fresh = derive_seed(project.params.seed, "judge", arm["name"])
         images = draw(sampler, project.params.judge.samples, seed=fresh)
@@ -64,6 +66,7 @@ def run(project: Project) -> None:
             "judges": reference["judges"],
             "headline": [rulers[name].name for name in reference["judges"]],
             "winner": fused["winner"],
+            "shipped": {key: chosen[key] for key in ("kind", "name")},
             "best_member": best_member(fused),
             # Of val against gate, neither of which any extractor has learnt from.
             "floor": reference["floors"]["held_out"],
@@ -87,6 +90,19 @@ def arms_of(fused: dict[str, Any]) -> list[dict[str, Any]]:
         if "skipped" not in row
     ]
     return members + strategies
+
+
+def students_of(project: Project) -> list[dict[str, Any]]:
+    """Return the students and their controls (as NAME-control), which are scored too whatever is shipped."""
+    return [
+        {
+            "name": name if entry["member"] == STUDENT else f"{name}-{entry['member']}",
+            "kind": entry["member"],
+            "recipe": {"kind": "candidate", "id": entry["id"]},
+        }
+        for name in project.params.students
+        for entry in read_measured(project, name)["candidates"]
+    ]
 
 
 def best_member(fused: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Register the fused model, write the report and registration.json; check later that the registry still holds it."""
+"""Register the chosen model, write the report and registration.json; check later that the registry still holds it."""
 
 import json
 import os
@@ -39,11 +39,15 @@ class Inputs:
 
     @cached_property
     def recipe(self) -> dict[str, Any]:
-        return dict(read_json(self.project.fused / "recipe.json")["recipe"])
+        return dict(read_json(self.project.chosen / "recipe.json")["recipe"])
 
     @cached_property
     def strategies(self) -> dict[str, Any]:
         return dict(read_json(self.project.fused / "strategies.json"))
+
+    @cached_property
+    def students(self) -> dict[str, Any]:
+        return dict(read_json(self.project.chosen / "students.json"))
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
@@ -53,6 +57,8 @@ class Inputs:
                 f"report/metrics.json judged '{metrics['winner']}' but models/fused holds "
                 f"'{self.strategies['winner']}'; run `dvc repro`"
             )
+        if metrics["shipped"] != self.students["shipped"]:
+            raise ChorusError("report/metrics.json judged another choice than models/chosen holds; run `dvc repro`")
         return metrics
 
     @cached_property
@@ -65,7 +71,7 @@ class Inputs:
 
 
 def run(project: Project) -> None:
-    """Register `models/fused` unless a version holds it already; write `report/report.html` and `registration.json`."""
+    """Register `models/chosen` unless a version holds it; write `report/report.html` and `registration.json`."""
     inputs = Inputs(project)
     tracker = Tracker(project.root)
     parent = tracker.pipeline()
@@ -83,17 +89,19 @@ def run(project: Project) -> None:
             "run_id": version.run_id,
             "content": version.content,
             "strategy": inputs.metrics["winner"],
+            "shipped": inputs.metrics["shipped"],
             "report": report.relative_to(project.root).as_posix(),
         },
     )
     tracker.finish_pipeline()
-    print(f"register  {version.model} version {version.number}: {inputs.metrics['winner']}; {report}", flush=True)
+    shipped = inputs.metrics["shipped"]["name"]
+    print(f"register  {version.model} version {version.number}: {shipped}; {report}", flush=True)
 
 
 def ensure_version(project: Project, tracker: Tracker, inputs: Inputs) -> Version:
-    """Return the version that holds `models/fused`, registered now if there is none, with the alias pointing to it."""
+    """Return the version that holds `models/chosen`, registered now if there is none, with the alias pointing to it."""
     model = project.params.register_.model
-    with registry.packed(project.fused) as (content, identity):
+    with registry.packed(project.chosen) as (content, identity):
         version = registry.find_version(tracker, model, identity)
         tags, description = version_tags(inputs), tables.verdict(inputs.metrics, inputs.recipe)
         if version is not None:
@@ -101,8 +109,9 @@ def ensure_version(project: Project, tracker: Tracker, inputs: Inputs) -> Versio
             registry.describe(tracker, version, tags, description)
         else:
             with tracker.child("fused", "fused model", key=identity) as child:
-                child.metrics(tables.arm(inputs.metrics, inputs.metrics["winner"], "strategy")["metrics"])
-                keep_partners(child, inputs.recipe, project.members)
+                child.metrics(tables.shipped(inputs.metrics)["metrics"])
+                student = inputs.metrics["shipped"]["kind"] == "student"
+                keep_partners(child, inputs.recipe, project.students if student else project.members)
                 version = registry.create_version(tracker, child, model, content, identity, tags, description)
     registry.set_candidate(tracker, version)
     return version
@@ -113,6 +122,7 @@ def version_tags(inputs: Inputs) -> dict[str, str]:
     lineage, metrics = inputs.lineage, inputs.metrics
     tags = {
         "chorus.strategy": metrics["winner"],
+        "chorus.shipped": f"{metrics['shipped']['kind']} {metrics['shipped']['name']}",
         "chorus.commit": lineage.commit,
         "chorus.dirty": str(lineage.dirty).lower(),
         "chorus.data": inputs.manifest["hash"],
@@ -121,7 +131,7 @@ def version_tags(inputs: Inputs) -> dict[str, str]:
         "chorus.samples": str(metrics["samples"]),
     }
     for row in tables.headlines(metrics):
-        tags[f"{metrics['split']}.{row.metric}"] = f"{row.fused:.6g}"
+        tags[f"{metrics['split']}.{row.metric}"] = f"{row.shipped:.6g}"
         tags[f"{metrics['split']}.{row.metric}.best_member"] = f"{row.member:.6g}"
     return tags
 
@@ -175,7 +185,8 @@ def log_to_parent(project: Project, parent: Run, inputs: Inputs, version: Versio
         {f"{name}/{arm['name']}": arm["metrics"][name] for arm in metrics["arms"] for name in metrics["headline"]}
     )
     parent.dataset(inputs.manifest)
-    for path in (project.report / "report.html", project.report / "metrics.json", project.fused / "strategies.json"):
+    choices = (project.fused / "strategies.json", project.chosen / "students.json")
+    for path in (project.report / "report.html", project.report / "metrics.json", *choices):
         parent.file(path)
     parent.file(project.report / "figures")
     for path in race_tables(project):
@@ -193,6 +204,7 @@ def gather(inputs: Inputs, version: Version, parent: Run, runs: dict[str, str]) 
         version=version.number,
         metrics=inputs.metrics,
         strategies=inputs.strategies,
+        students=inputs.students,
         recipe=inputs.recipe,
         manifest=inputs.manifest,
         quarantine=[(printable(row["id"]), row["reason"]) for row in quarantined],
@@ -222,30 +234,32 @@ def race_tables(project: Project) -> list[Path]:
 
 
 def pictures(figures: Path, metrics: dict[str, Any]) -> dict[str, bytes]:
-    """Return the sheets of real images, of the best member and of the fusion by caption."""
-    member, winner = metrics["best_member"], metrics["winner"]
+    """Return the sheets of real images, of the best member, of the fusion and of a student in its place by caption."""
+    member, winner, shipped = metrics["best_member"], metrics["winner"], metrics["shipped"]
     files = {
         "Real images": figures / "real.png",
         f"The best member: {member}": figures / "member" / f"{member.replace('/', '-')}.png",
         f"The fusion: {winner}": figures / "strategy" / f"{winner}.png",
     }
+    if shipped["kind"] == "student":
+        files[f"Its student: {shipped['name']}"] = figures / "student" / f"{shipped['name']}.png"
     return {caption: path.read_bytes() for caption, path in files.items()}
 
 
 def verify(project: Project) -> None:
     """Check that the registry holds what registration.json says; register it again if it was lost.
 
-    A registration of another fused model than `models/fused` is left alone: the stage has to run first.
+    A registration of another model than `models/chosen` is left alone: the stage has to run first.
     """
-    if not project.registration.exists() or not (project.fused / "recipe.json").exists():
+    if not project.registration.exists() or not (project.chosen / "recipe.json").exists():
         print("verify  nothing is registered yet: `dvc repro` does it", flush=True)
         return
     said = read_json(project.registration)
     model = project.params.register_.model
-    with registry.packed(project.fused) as (_, identity):
+    with registry.packed(project.chosen) as (_, identity):
         pass
     if (said["model"], said["content"]) != (model, identity):
-        print("verify  models/fused has changed since it was registered: `dvc repro` registers it", flush=True)
+        print("verify  models/chosen has changed since it was registered: `dvc repro` registers it", flush=True)
         return
     tracker = Tracker(project.root)
     version = registry.find_version(tracker, model, identity)

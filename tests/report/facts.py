@@ -45,6 +45,7 @@ def metrics() -> dict[str, Any]:
         "judges": ["classifier-b", "selfsup"],
         "headline": ["fd16_classifier-b", "fd16_selfsup"],
         "winner": "weighted",
+        "shipped": {"kind": "strategy", "name": "weighted"},
         "best_member": "dcgan/r0",
         "floor_images": [359, 270],
         "accuracy": {"classifier": 0.987, "classifier-b": 0.981, "selfsup": None},
@@ -93,6 +94,20 @@ def race() -> dict[str, Any]:
     return {"schema": 1, "rung": 2, "after": 1, "ruler": "fd16_classifier", "failed": ["mlp"], "families": rows}
 
 
+def students() -> dict[str, Any]:
+    """Return a `models/chosen/students.json`."""
+    costs = {"bytes": 2_400_000, "passes": 1.0}
+    rows: list[dict[str, Any]] = [
+        {"name": "weighted", "kind": "strategy", "distance": 4.1, **costs, "shipped": True, "why": "shipped"},
+        {"name": "small", "kind": "student", "distance": 4.9, **costs, "why": "it is 20% farther away"},
+        {"name": "small", "kind": "control", "distance": 5.6, **costs, "why": "trained on real images"},
+        {"name": "by-class", "kind": "student", "why": "it is conditional, and the fused sampler knows no classes"},
+    ]
+    shipped = {"kind": "strategy", "name": "weighted"}
+    rows = [{"shipped": False, **row} for row in rows]
+    return {"schema": 1, "ruler": "fd16_classifier", "tolerance": 0.1, "shipped": shipped, "rows": rows}
+
+
 def history(seed: int) -> list[dict[str, float]]:
     random = np.random.default_rng(seed)
     return [
@@ -119,6 +134,7 @@ def facts() -> Facts:
         version="3",
         metrics=metrics(),
         strategies=strategies(),
+        students=students(),
         recipe=recipe(),
         manifest={
             "source": "digits",

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 from pipeline.report import charts, tables
-from pipeline.report.page import render
+from pipeline.report.page import render, strategy_chart
 from tests.report.facts import facts, metrics, recipe
 
 VOID = {"meta", "img", "link", "br", "hr", "input", "rect", "line", "path"}
@@ -57,6 +57,9 @@ def test_page_says_what_the_files_say(page: str) -> None:
         "version 3",
         "Both judges find the fusion nearer",
         "no candidate has a discriminator",
+        "Students of the fusion",
+        "it is 20% farther away",
+        "at most 10 % farther away",
         "46.0 %",
         "899",
         "classifies 98.1 % of val rightly",
@@ -128,8 +131,18 @@ def test_verdict_on_a_single_member() -> None:
     assert "nearer" not in sentence
 
 
+def test_verdict_on_a_student() -> None:
+    judged = metrics()
+    judged["arms"].append({"name": "small", "kind": "student", "cost": 1.0, "metrics": judged["arms"][0]["metrics"]})
+    judged["shipped"] = {"kind": "student", "name": "small"}
+    sentence = tables.verdict(judged, {"kind": "candidate", "id": "small/student/000200000"})
+    assert "the student small" in sentence
+    shipped = [bar.label for bar in strategy_chart(judged, "fd16_selfsup") if bar.kind == "winner"]
+    assert shipped == ["small"]
+
+
 def test_headline_gain() -> None:
-    assert tables.Headline("fd", fused=3.0, member=4.0, floor=None).gain == pytest.approx(0.25)
+    assert tables.Headline("fd", shipped=3.0, member=4.0, floor=None).gain == pytest.approx(0.25)
 
 
 def test_columns_put_judges_first_and_know_inception() -> None:

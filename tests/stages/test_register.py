@@ -58,7 +58,7 @@ def test_writes_version_report_registration_and_runs(project: Project) -> None:
     register.run(project)
     tracker = Tracker(project.root)
     said = read_json(project.registration)
-    assert list(said) == ["schema", "model", "version", "run_id", "content", "strategy", "report"]
+    assert list(said) == ["schema", "model", "version", "run_id", "content", "strategy", "shipped", "report"]
     assert (said["model"], said["version"], said["strategy"]) == ("chorus", "1", "weighted")
     version = tracker.client.get_model_version_by_alias("chorus", "candidate")
     assert version.tags["chorus.content"] == said["content"]
@@ -77,7 +77,7 @@ def test_writes_version_report_registration_and_runs(project: Project) -> None:
     assert parent.data.metrics["fd16_selfsup/weighted"] == 1.5
     assert parent.inputs.dataset_inputs
     stored = {file.path for file in tracker.client.list_artifacts(parent.info.run_id)}
-    assert stored == {"report.html", "metrics.json", "strategies.json", "figures"}
+    assert stored == {"report.html", "metrics.json", "strategies.json", "students.json", "figures"}
     [model_run] = tracker.find(chorus_kind="fused", mlflow_parentRunId=parent.info.run_id)
     assert (model_run.info.run_id, model_run.info.status) == (said["run_id"], "FINISHED")
 
@@ -104,10 +104,10 @@ def test_a_version_that_is_judged_anew_is_described_anew(project: Project) -> No
 
 def test_new_content_makes_a_version_and_old_content_finds_its_own(project: Project) -> None:
     register.run(project)
-    write_fused(project.fused, weights=(0.5, 0.5))
+    write_fused(project.chosen, weights=(0.5, 0.5))
     register.run(project)
     assert read_json(project.registration)["version"] == "2"
-    write_fused(project.fused)
+    write_fused(project.chosen)
     register.run(project)
     assert read_json(project.registration)["version"] == "1"
     assert registry.alias_number(Tracker(project.root), "chorus") == "1"
@@ -184,7 +184,7 @@ def test_verify_is_content_with_what_is_there(project: Project, capsys: pytest.C
     assert registry.alias_number(tracker, "chorus") == "1"
     assert (tree_hash(project.root / "report"), read_json(project.registration)) == before
     assert len(tracker.find()) == runs
-    write_fused(project.fused, weights=(0.5, 0.5))
+    write_fused(project.chosen, weights=(0.5, 0.5))
     register.verify(project)
     assert "has changed" in capsys.readouterr().out
     assert len(versions(project)) == 1
