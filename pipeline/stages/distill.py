@@ -18,7 +18,7 @@ from pipeline.randomness import derive_seed
 from pipeline.recipes import load_sampler
 from pipeline.stages._job import Unit
 from pipeline.stages._teacher import CONTROL, STUDENT, teacher_hash, teacher_recipe
-from pipeline.stages.train import load_data, model_config, train_units, training_key
+from pipeline.stages.train import load_data, members_of, model_config, train_units, training_key
 from pipeline.tracking import Tracker
 from pipeline.training.interruption import Interruption
 from pipeline.training.loop import Data
@@ -46,7 +46,7 @@ def run(project: Project, name: str) -> None:
     pair = units(project, name, manifest, runtime, sampler)
     with Interruption() as interruption:
         trained = train_units(pair, runtime, Tracker(project.root), manifest, interruption)
-    deliver(project, name, {member: unit.output(member) for unit in trained for member in unit.members}, about)
+    deliver(project, name, members_of(trained), about)
 
 
 def units(project: Project, name: str, manifest: dict[str, Any], runtime: Runtime, sampler: Sampler) -> Iterator[Unit]:
