@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
-from torch.nn.functional import linear, pad
+from torch.nn.functional import conv2d, conv_transpose2d, linear, pad
 
 BASES = {8: 4, 16: 4, 28: 7, 32: 4, 64: 4, 128: 4}
 CAP = 8  # widest layer, in units of the configured width
@@ -58,10 +58,7 @@ class Down(nn.Conv2d):
         super().__init__(before, after, 4, stride=2, padding=1, bias=bias)
 
     def forward(self, images: Tensor) -> Tensor:
-        if not as_product(images, images.shape[-1] // 2):
-            return super().forward(images)
-        weight = self.weight.permute(0, 2, 3, 1).flatten(1)
-        return linear(Windows.apply(images.permute(0, 2, 3, 1)), weight, self.bias).permute(0, 3, 1, 2)
+        return halved(images, self.weight, self.bias)
 
 
 class Up(nn.ConvTranspose2d):
@@ -71,11 +68,51 @@ class Up(nn.ConvTranspose2d):
         super().__init__(before, after, 4, stride=2, padding=1, bias=bias)
 
     def forward(self, maps: Tensor, output_size: list[int] | None = None) -> Tensor:
-        if not as_product(maps, maps.shape[-1]):
-            return super().forward(maps, output_size)
-        weight = self.weight.permute(0, 2, 3, 1).flatten(1)
-        images = Overlap.apply(maps.permute(0, 2, 3, 1) @ weight).permute(0, 3, 1, 2)
-        return images if self.bias is None else images + self.bias.to(images.dtype)[:, None, None]
+        return doubled(maps, self.weight, self.bias)
+
+
+def halved(images: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Convolve with stride 2: B×before×2S×2S and weights after×before×4×4 to B×after×S×S."""
+    if not as_product(images, images.shape[-1] // 2):
+        return conv2d(images, weight, bias, stride=2, padding=1)
+    windows = Windows.apply(images.permute(0, 2, 3, 1))
+    return linear(windows, weight.permute(0, 2, 3, 1).flatten(1), bias).permute(0, 3, 1, 2)
+
+
+def doubled(maps: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Convolve transposed with stride 2: B×before×S×S and weights before×after×4×4 to B×after×2S×2S."""
+    if not as_product(maps, maps.shape[-1]):
+        return conv_transpose2d(maps, weight, bias, stride=2, padding=1)
+    windows = maps.permute(0, 2, 3, 1) @ weight.permute(0, 2, 3, 1).flatten(1)
+    images: Tensor = Overlap.apply(windows).permute(0, 3, 1, 2)
+    return images if bias is None else images + bias.to(images.dtype)[:, None, None]
+
+
+def conv_halved(layer: nn.Conv2d, images: Tensor) -> Tensor:
+    """Return the means of 2×2 pixels of a 3×3 convolution that keeps the side: B×before×2S×2S to B×after×S×S.
+
+    Mean and convolution are one convolution of stride 2 with 4×4 weights: 16 multiplications a pixel of the result
+    where the two take 36, and the maps between them are never written.
+    """
+    return halved(images, spread(layer.weight) / 4, layer.bias)
+
+
+def doubled_conv(layer: nn.Conv2d, maps: Tensor) -> Tensor:
+    """Return a 3×3 convolution, which keeps the side, of the maps with each pixel repeated 2×2: B×before×S×S to
+    B×after×2S×2S.
+
+    Each of the four pixels that one becomes sees only 2×2 different ones: together a transposed convolution of stride
+    2 with 4×4 weights (the sub-pixel form; Shi et al. 2016, "Is the deconvolution layer the same as a convolutional
+    layer?"), 16 multiplications for the four where the repeated maps take 36.
+    """
+    return doubled(maps, spread(layer.weight).flip(2, 3).transpose(0, 1), layer.bias)
+
+
+def spread(weight: Tensor) -> Tensor:
+    """Convolve 3×3 weights with 2×2 ones: …×3×3 to …×4×4, in the weights' own precision whatever autocast does."""
+    line = weight.new_tensor([[1, 0, 0], [1, 1, 0], [0, 1, 1], [0, 0, 1]])
+    with torch.autocast(weight.device.type, enabled=False):
+        return (weight.flatten(-2) @ torch.kron(line, line).T).unflatten(-1, (4, 4))
 
 
 def as_product(maps: Tensor, side: int) -> bool:
@@ -87,11 +124,26 @@ def as_product(maps: Tensor, side: int) -> bool:
     return side <= PRODUCT_SIDE and maps.device.type == "cpu" and torch.is_autocast_enabled("cpu")
 
 
-class Windows(Function):
+class EachImage(Function):
+    """A linear function of each image by itself, so that stacked batches are one longer batch to it."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        """Its gradient needs none of its inputs."""
+
+    @classmethod
+    def vmap(cls, info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor) -> tuple[Tensor, int]:
+        (place,) = in_dims
+        assert place is not None
+        stacked = inputs[0].movedim(place, 0)
+        return cls.apply(stacked.flatten(0, 1)).unflatten(0, stacked.shape[:2]), 0
+
+
+class Windows(EachImage):
     """Gather the 4×4 windows of stride 2 of padded images: B×2S×2S×C to B×S×S×16C. Adjoint of `Overlap`."""
 
     @staticmethod
-    def forward(ctx: Any, images: Tensor) -> Tensor:
+    def forward(images: Tensor) -> Tensor:
         b, h, w, c = images.shape
         padded = pad(images, (0, 0, 1, 1, 1, 1)).contiguous()
         row, column = padded.stride(1), padded.stride(2)
@@ -103,11 +155,11 @@ class Windows(Function):
         return Overlap.apply(gradients[0])
 
 
-class Overlap(Function):
+class Overlap(EachImage):
     """Add 4×4 windows of stride 2 up where they overlap and cut the padding off: B×S×S×16C to B×2S×2S×C."""
 
     @staticmethod
-    def forward(ctx: Any, windows: Tensor) -> Tensor:
+    def forward(windows: Tensor) -> Tensor:
         b, h, w, length = windows.shape
         c = length // 16
         # A window's pixel is at row 2·dy + py and column 2·dx + px; (px, channel) stay together in memory.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, relu
 
 from pipeline.layers.conditional import Head, Labelled, Layers, batch_norm
-from pipeline.layers.convolutional import BASES, ToMap
+from pipeline.layers.convolutional import BASES, ToMap, conv_halved, doubled_conv
 from pipeline.models._base import Architecture, ModelConfig, register
 
 PLAIN = 32  # largest image whose levels are equally wide
@@ -39,7 +39,8 @@ def conv(before: int, after: int, side: int, gain: float = 1.0) -> nn.Conv2d:
 class UpBlock(Labelled):
     """Residual block of the generator that doubles the side: B×before×S×S to B×after×2S×2S.
 
-    The shortcut's 1×1 convolution comes before its upsampling: the two commute, and so it costs a quarter.
+    Upsampling and the first convolution are one (`doubled_conv`). The shortcut's 1×1 convolution comes before its
+    upsampling: the two commute, and so it costs a quarter.
     """
 
     def __init__(self, before: int, after: int, classes: int) -> None:
@@ -49,7 +50,7 @@ class UpBlock(Labelled):
         self.shortcut = conv(before, after, 1)
 
     def forward(self, maps: Tensor, y: Tensor | None = None) -> Tensor:
-        inner = self.conv1(double(relu(normalised(self.norm1, maps, y), inplace=True)))
+        inner = doubled_conv(self.conv1, relu(normalised(self.norm1, maps, y), inplace=True))
         inner = self.conv2(relu(normalised(self.norm2, inner, y), inplace=True))
         return inner + double(self.shortcut(maps))
 
@@ -57,8 +58,8 @@ class UpBlock(Labelled):
 class DownBlock(nn.Module):
     """Residual block of the discriminator: B×before×S×S to B×after×S×S, or to half the side with `halve`.
 
-    first: on images, so without the ReLU in front. The shortcut is pooled before its 1×1 convolution: the two commute,
-    and so it costs a quarter.
+    first: on images, so without the ReLU in front. The second convolution and its pooling are one (`conv_halved`). The
+    shortcut is pooled before its 1×1 convolution: the two commute, and so it costs a quarter.
     """
 
     def __init__(self, before: int, after: int, halve: bool, dropout: float, first: bool = False) -> None:
@@ -70,10 +71,10 @@ class DownBlock(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         inner = self.conv1(maps if self.first else relu(maps))
-        inner = self.conv2(self.dropout(relu(inner, inplace=True)))
+        inner = self.dropout(relu(inner, inplace=True))
         if self.halve:
-            inner, maps = avg_pool2d(inner, 2), avg_pool2d(maps, 2)
-        return inner + self.shortcut(maps)
+            return conv_halved(self.conv2, inner) + self.shortcut(avg_pool2d(maps, 2))
+        return self.conv2(inner) + self.shortcut(maps)
 
 
 def double(maps: Tensor) -> Tensor:
