@@ -49,7 +49,8 @@ def later_units(
     interruption: Interruption,
 ) -> Iterator[Unit]:
     """Yield what the family trains in a later rung: each member that is left, and its siblings after it."""
-    recipe = project.params.families[family].model_copy(update={"kimg": decision["kimg"]})
+    # A warm start is in the states already.
+    recipe = project.params.families[family].model_copy(update={"kimg": decision["kimg"], "warm_start": None})
     before = project.family_folder(family, rung - 1)
     left = read_json(before / "family.json")["members"]
     for unit in units(project, family, recipe, manifest, runtime, interruption):

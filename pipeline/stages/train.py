@@ -95,7 +95,7 @@ def units(
     interruption: Interruption,
 ) -> Iterator[Unit]:
     """Yield the family's units in the order of their training; each is asked for when those before are complete."""
-    initial = provide(project, family)
+    initial = provide(project, family) if recipe.warm_start else None
     if recipe.warm_start and initial is None:
         print(f"train {family}: {recipe.warm_start} leads to no weights yet; they are drawn", flush=True)
     data = load_data(project, recipe, runtime)

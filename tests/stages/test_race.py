@@ -206,6 +206,17 @@ def lose(project: Project, family: str) -> None:
     write_json(measured / "evaluation.json", content)
 
 
+def test_where_the_first_rung_started_from_is_not_looked_for_again(
+    raced: Project, ranked: Project, tmp_path: Path
+) -> None:
+    """The state already holds it; a clone that has only the state goes on all the same."""
+    pinned = f"warm_start: {{source: ./gone.safetensors, version: null, content: '{'0' * 64}'}}"
+    made = copied(ranked, tmp_path, PARAMS.replace("lr: 0.002", f"lr: 0.002, {pinned}"))
+    advance.run(made, "vae", 2)
+    last = "vae/r0/000010016"
+    assert tree_hash(made.snapshot(last)) == tree_hash(raced.snapshot(last))
+
+
 def test_a_state_that_is_missing_or_of_other_networks_is_said(ranked: Project, tmp_path: Path) -> None:
     made = copied(ranked, tmp_path)
     state = made.family_folder("vae") / "r0" / STATE
