@@ -10,6 +10,7 @@ from flows.graph import family
 from pipeline.errors import ChorusError
 
 LOCK = "dvc.lock"
+PARAMS = "params.yaml"
 
 
 def git(root: Path, *arguments: str) -> str:
@@ -30,7 +31,7 @@ def commit_lock(root: Path, metrics: dict[str, Any], registration: dict[str, Any
     git(root, "add", "--", LOCK)
     git(root, "commit", "--quiet", "--message", lock_message(root, metrics, registration), "--only", "--", LOCK)
     subject = git(root, "log", "-1", "--format=%h %s").strip()
-    others = [name for name in ("params.yaml", "dvc.yaml") if git(root, "status", "--porcelain", "--", name).strip()]
+    others = [name for name in (PARAMS, "dvc.yaml") if git(root, "status", "--porcelain", "--", name).strip()]
     note = f" (not committed, and {LOCK} goes with them: {', '.join(others)})" if others else ""
     return f"committed {LOCK}: {subject}{note}"
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from flows.execution import CLEAN, Outcome, Result, stage_environment, verify
 from flows.git import commit_lock
 from flows.graph import read_graph
+from flows.pins import commit_pins, settle_warm_starts
 from flows.plan import LEAVE, plan, render
 from flows.process import Processes, stopping_on_signals
 from flows.server import connect
@@ -30,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
         help="these stages and nothing else; `train` stands for every train@FAMILY",
     )
     root.add_argument("--force", action="store_true", help="run stages although nothing has changed")
-    root.add_argument("--commit", action="store_true", help="commit dvc.lock at the end, saying what changed")
+    root.add_argument("--commit", action="store_true", help="commit new pins of warm starts, and at the end dvc.lock")
     root.add_argument("--slots", metavar="N", type=_count, help="stages at once (default: GPUs, or cores ÷ threads)")
     return root
 
@@ -45,6 +46,10 @@ def _count(text: str) -> int:
 def command(options: argparse.Namespace, root: Path) -> int:
     """Carry out the command in the checkout at `root`; raises `ChorusError` for bad input."""
     project = Project.load(root)
+    if not options.plan:
+        project = settle_warm_starts(project, say)
+        if options.commit and (committed := commit_pins(root)):
+            say(committed)
     graph = read_graph(root)
     selected = graph.select(options.only)
     steps = plan(graph, selected, force=options.force)
