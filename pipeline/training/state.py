@@ -22,7 +22,7 @@ def rows_of(rows: list[Row], member: int) -> list[Row]:
 class State:
     """A member in training, or several that train together.
 
-    networks: `generator` and `discriminator` or `encoder`. average: the generator's moving average, whose buffers fit
+    networks: `generator` and its partners, by role. average: the generator's moving average, whose buffers fit
     its weights where `snapshot` is set. columns: names of the losses in `sums`, which adds up `steps` steps since the
     last row. nimg: images seen. row: the row of the history that the last step completed, if any. snapshot: whether the
     last step ends at a snapshot. healthy: whether the last step ended with an examination that found nothing.

@@ -62,28 +62,29 @@ class PanelOfDiscriminators(Adversarial):
         return logits.float()
 
     def weights(self, state: State, losses: Tensor) -> Tensor:
-        """Return how much each of the generator's k losses counts, with the gradient that λ has from it."""
-        if self.softmax:
-            weights: Tensor = state.networks["sharpness"](losses.detach())
-            return weights
-        return torch.full_like(losses, 1 / len(losses))
+        """Return how much each of the generator's k losses counts; only λ has a gradient from it."""
+        if not self.softmax:
+            return torch.full_like(losses, 1 / len(losses))
+        weights: Tensor = state.networks["sharpness"](losses.detach())
+        return weights
 
     def aim(self, state: State, loss_g: Tensor) -> Tensor:
         weights = self.weights(state, loss_g)
         aim = (weights.detach() * loss_g).sum()
         if self.softmax:
-            sharpness: Any = state.networks["sharpness"]
-            # Of equation 7 only λ has a gradient here.
-            aim = aim + (weights * loss_g.detach()).sum() - REWARD * sharpness.log.exp()
+            aim = aim + (weights * loss_g.detach()).sum() - REWARD * self.sharpness(state)  # equation 7, for λ
         return aim
 
     def numbers(self, state: State, loss_g: Tensor, loss_d: Tensor, on_real: Tensor, on_fake: Tensor) -> list[Tensor]:
         weights = self.weights(state, loss_g).detach()
         numbers = [(weights * loss_g).sum(), loss_d.mean(), on_real.mean(), on_fake.mean()]
-        if self.softmax:
-            sharpness: Any = state.networks["sharpness"]
-            numbers += [*weights, sharpness.log.detach().exp()]
-        return numbers
+        return [*numbers, *weights, self.sharpness(state).detach()] if self.softmax else numbers
+
+    def sharpness(self, state: State) -> Tensor:
+        """Return λ."""
+        module: Any = state.networks["sharpness"]
+        value: Tensor = module.log.exp()
+        return value
 
     def penalty(self, discriminator: nn.Module, real: Tensor, fake: Tensor, batch: Batch) -> Tensor | None:
         """Return the sum over the discriminators, each with draws of its own."""
