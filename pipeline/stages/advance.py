@@ -49,8 +49,10 @@ def later_units(
     interruption: Interruption,
 ) -> Iterator[Unit]:
     """Yield what the family trains in a later rung: each member that is left, and its siblings after it."""
-    # A warm start is in the states already.
-    recipe = project.params.families[family].model_copy(update={"kimg": decision["kimg"], "warm_start": None})
+    # A warm start is in the states already, and the average goes on as after one.
+    asked = project.params.families[family]
+    changes = {"kimg": decision["kimg"], "warm_start": None, "ema_rampup": asked.rampup}
+    recipe = asked.model_copy(update=changes)
     before = project.family_folder(family, rung - 1)
     left = read_json(before / "family.json")["members"]
     for unit in units(project, family, recipe, manifest, runtime, interruption):

@@ -16,7 +16,7 @@ from pipeline.models._base import ModelConfig
 from pipeline.params import WarmStart
 from pipeline.pinning import versions, weights
 from pipeline.project import Project
-from pipeline.stages import pin, register
+from pipeline.stages import pin, register, train
 from pipeline.stages.train import training_key
 from pipeline.tracking import PIPELINE_RUN, Tracker
 from tests.factories_fused import PARAMS, write_fused, write_judgement, write_project, write_snapshot
@@ -37,7 +37,7 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.delenv(PIPELINE_RUN, raising=False)
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         register.run(Project.load(root))
-        write_fused(root / "models" / "fused", weights=(0.25, 0.75))
+        write_fused(root / "models" / "chosen", weights=(0.25, 0.75))
         write_judgement(root)
         register.run(Project.load(root))
     return root
@@ -122,7 +122,7 @@ def test_the_same_weights_in_another_version_are_no_news(root: Path) -> None:
     ask(root, "champion")
     crown(root, "1")
     first = pinned(root)
-    write_fused(root / "models" / "fused", weights=(0.9, 0.1))
+    write_fused(root / "models" / "chosen", weights=(0.9, 0.1))
     write_judgement(root)
     register.run(Project.load(root))
     crown(root, "3")
@@ -279,3 +279,26 @@ def test_training_starts_from_the_pinned_weights_and_says_what_it_left(root: Pat
     [run] = Tracker(copy).find(chorus_kind="member", mlflow_runName="mlp/r0")
     assert run.data.tags["chorus.left"].startswith("discriminator/")
     assert run.data.params["warm_start.content"] == Project.load(copy).params.families["mlp"].warm_start.content  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("scheme", "starting"),
+    [
+        ("independent", ["r0", "r1"]),
+        ("bagging", ["r0", "r1"]),
+        ("joint", ["r0..r1"]),
+        ("boosting", ["part0", "part1"]),
+        ("cascade", ["r0"]),  # the second member is a refiner of the first one's images
+    ],
+)
+def test_every_scheme_starts_from_the_pinned_weights(root: Path, scheme: str, starting: list[str], capsys: Any) -> None:
+    family = (
+        f"{{architecture: mlp, scheme: {scheme}, replicas: 2, kimg: 0.1, width: 8, latent: 4, warm_start: {FIRST}}}"
+    )
+    ask(root, "1", f"  trained: {family}\n")
+    pin.run(Project.load(root))
+    train.run(Project.load(root), "trained")
+    said = capsys.readouterr().out.splitlines()
+    names = [line.split(": ")[0].removeprefix("train trained/") for line in said if f": starts from {FIRST}: " in line]
+    assert [name.split()[0] for name in names] == starting
+    shutil.rmtree(member(root, "trained"))

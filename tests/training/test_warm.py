@@ -111,3 +111,29 @@ def test_the_average_stays_with_weights_worth_keeping() -> None:
         start = source["generator"]
         distance[name] = sum(float((p - start[n]).norm()) for n, p in state.average.named_parameters())
     assert distance["warm"] < 0.1 * distance["cold"]
+
+
+def test_a_resumed_warm_start_ends_as_an_unbroken_one() -> None:
+    data = Data(torch.randint(0, 256, (32, 1, 8, 8), dtype=torch.uint8))
+    pin = WarmStart(source="champion", version="1", content="0" * 64)
+    family = FAMILY.model_copy(update={"kimg": 0.08, "warm_start": pin})
+
+    def begin(seed: int) -> State:
+        state = built(family=family)
+        warm.start(state, weights_of(built(seed=seed)))
+        return state
+
+    whole = begin(seed=1)
+    for _ in loop.train(data, family, CONFIG, CPU, Streams(0, "x", 0), whole):
+        pass
+    broken = begin(seed=1)
+    course = loop.train(data, family, CONFIG, CPU, Streams(0, "x", 0), broken)
+    next(state for state in course if state.nimg == 40)
+    resumed = begin(seed=3)  # whatever it starts from: the checkpoint says all
+    resumed.restore(broken.tensors(), broken.progress())
+    for _ in loop.train(data, family, CONFIG, CPU, Streams(0, "x", 0), resumed):
+        pass
+    assert resumed.nimg == whole.nimg == 80
+    ours, theirs = resumed.tensors(), whole.tensors()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], value) for name, value in theirs.items())
