@@ -4,6 +4,7 @@ import argparse
 import importlib
 import signal
 import sys
+from pathlib import Path
 
 from pipeline.errors import ChorusError
 
@@ -43,6 +44,10 @@ def parser() -> argparse.ArgumentParser:
     pin.add_argument("--refresh", action="store_true", help="also those of members and files that are settled already")
     commands.add_parser("check", help="validate params.yaml and print nothing else than what is wrong")
     commands.add_parser("verify", help="check that the registry holds the fused model; register it if not")
+    export = commands.add_parser("export", help="write a generator as ONNX or in half precision")
+    export.add_argument("--what", default="chosen", help="`chosen`, or the id of a candidate (default: chosen)")
+    export.add_argument("--format", choices=["onnx", "int8", "fp16"], required=True)
+    export.add_argument("--out", type=Path, required=True, help="file; for fp16 a folder")
     where = commands.add_parser("where", help="print where something is kept")
     where.add_argument("what", choices=["tracking"])
     return root
@@ -69,6 +74,11 @@ def dispatch(arguments: argparse.Namespace) -> None:
         from pipeline.stages.register import verify
 
         verify(project)
+        return
+    if arguments.command == "export":
+        from pipeline.stages.export import run
+
+        run(project, arguments.what, arguments.format, arguments.out)
         return
     family = [arguments.family] if arguments.command in OF_A_FAMILY else []
     if not set(family) <= set(project.params.families):

@@ -41,6 +41,22 @@ def save_snapshot(folder: Path, config: ModelConfig, networks: dict[str, nn.Modu
     write_json(folder / "config.json", {"schema": SCHEMA, "model": config.to_json(), **facts})
 
 
+def save_half(folder: Path, config: ModelConfig, generator: nn.Module) -> None:
+    """Write a snapshot of a generator in half precision; it loads as any, and computes in the precision it is put to.
+
+    Raises `ChorusError` where a weight is too large for it.
+    """
+    halved = {
+        name: value.detach().cpu().to(torch.float16 if value.is_floating_point() else value.dtype).contiguous()
+        for name, value in generator.state_dict().items()
+    }
+    if large := [name for name, value in halved.items() if not torch.isfinite(value).all()]:
+        raise ChorusError(f"half precision cannot hold the weights {', '.join(large)}: export it as onnx")
+    with replacing(folder / "generator.safetensors") as temporary:
+        save_file(halved, temporary)
+    write_json(folder / "config.json", {"schema": SCHEMA, "model": config.to_json(), "precision": "fp16"})
+
+
 def copy_snapshot(source: Path, target: Path, networks: Iterable[str]) -> None:
     """Copy a snapshot's configuration and some of its networks; raises `ChorusError` where one is missing."""
     target.mkdir(parents=True, exist_ok=True)

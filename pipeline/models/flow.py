@@ -35,7 +35,7 @@ class Generator(UNet):
         x = z.unflatten(1, self.shape)
         length = 1 / self.steps
         for step in range(self.steps):
-            now = torch.full((len(z),), step * length, device=z.device)
+            now = torch.full((z.shape[0],), step * length, device=z.device)
             slope = self.velocity(x, now, y)
             ahead = self.velocity(x + length * slope, now + length, y)
             x = x + 0.5 * length * (slope + ahead)

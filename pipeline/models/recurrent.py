@@ -38,7 +38,7 @@ class GatedUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         outside = self.outside(x)
-        state = outside.new_zeros(len(x), self.candidate.in_features)
+        state = outside.new_zeros(x.shape[0], self.candidate.in_features)
         states = []
         for place in self.places:
             update_reset, candidate = (outside + place).split([2 * state.shape[1], state.shape[1]], 1)
