@@ -36,7 +36,12 @@ def run(project: Project, rung: int) -> None:
     moments = {family: [candidate.moments for candidate in found] for family, found in racers.items()}
     standings = halve(moments, frechet.moments(fit), survivors(project.params, len(racers)))
     decisions = decide(project, rung, standings, rosters)
-    write(project, rung, ruler.name, standings, decisions, rosters, racers)
+    rows = [
+        row_of(standing, rosters[standing.family], racers[standing.family], decisions[standing.family])
+        for standing in standings
+    ]
+    failed = [family for family in rosters if family not in racers and not rosters[family].get("out")]
+    write(project, rung, decisions, {"after": after, "ruler": ruler.name, "failed": failed, "families": rows})
     log_to_members(project, rung, standings)
 
 
@@ -59,43 +64,37 @@ def decide(
     return decisions
 
 
-def write(
-    project: Project,
-    rung: int,
-    ruler: str,
-    standings: Sequence[Standing],
-    decisions: Mapping[str, dict[str, Any]],
-    rosters: Mapping[str, Any],
-    racers: Mapping[str, Sequence[Candidate]],
-) -> None:
-    """Write the stage's folder and print a line for each family that was in the race."""
+def row_of(
+    standing: Standing, roster: Mapping[str, Any], candidates: Sequence[Candidate], decision: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return a family's row of the table: how it came out, what it has had, and what each member gets next."""
+    members = len(roster["members"])
+    seen = max(int(candidate.id.rpartition("/")[2]) for candidate in candidates)
+    return {
+        "family": standing.family,
+        "place": standing.place,
+        "best": standing.best,
+        "gain": standing.gain,
+        "goes_on": standing.goes_on,
+        "why": reason(standing),
+        "members": members,
+        "seen_kimg": seen / 1000,
+        "spent_tflop": seen * roster["flops_per_image"] * members / 1e12,
+        "next_kimg": decision.get("kimg", 0.0),
+    }
+
+
+def write(project: Project, rung: int, decisions: Mapping[str, dict[str, Any]], table: dict[str, Any]) -> None:
+    """Write the stage's folder in place of an earlier one, and print how the families came out."""
+    for row in table["families"]:
+        print(f"rank  {row['place']}. {row['family']}: {table['ruler']} {row['best']:.3f}, {row['why']}", flush=True)
+    for family in table["failed"]:
+        print(f"rank  {family}: has no candidate in rung {table['after']}, so it is out", flush=True)
     folder = project.race_folder(rung)
     shutil.rmtree(folder, ignore_errors=True)
-    rows: list[dict[str, Any]] = []
-    for standing in standings:
-        roster = rosters[standing.family]
-        seen = max(int(candidate.id.rpartition("/")[2]) for candidate in racers[standing.family])
-        row = {
-            "family": standing.family,
-            "place": standing.place,
-            "best": standing.best,
-            "gain": standing.gain,
-            "goes_on": standing.goes_on,
-            "why": reason(standing),
-            "members": len(roster["members"]),
-            "seen_kimg": seen / 1000,
-            "spent_tflop": seen * roster["flops_per_image"] * len(roster["members"]) / 1e12,
-            "next_kimg": decisions[standing.family].get("kimg", 0.0),
-        }
-        rows.append(row)
-        print(f"rank  {standing.place}. {standing.family}: {ruler} {standing.best:.3f}, {row['why']}", flush=True)
-    failed = [family for family in rosters if family not in racers and not rosters[family].get("out")]
-    for family in failed:
-        print(f"rank  {family}: has no candidate in rung {rung - 1}, so it is out", flush=True)
     for family, decision in decisions.items():
         write_json(folder / f"{family}.json", decision)
-    table = {"schema": SCHEMA, "rung": rung, "after": rung - 1, "ruler": ruler, "failed": failed, "families": rows}
-    write_json(folder / "table.json", table)
+    write_json(folder / "table.json", {"schema": SCHEMA, "rung": rung, **table})
 
 
 def log_to_members(project: Project, rung: int, standings: Sequence[Standing]) -> None:

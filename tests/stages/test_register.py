@@ -54,6 +54,29 @@ def versions(project: Project) -> list[Any]:
     return list(Tracker(project.root).client.search_model_versions("name = 'chorus'"))
 
 
+def test_tells_the_race_and_takes_members_from_their_last_rung(project: Project) -> None:
+    root = project.root
+    race = "budget: {kimg: 8, families: 1}\nracing: {rungs: [{rung: 2, after: 1}]}\n"
+    (root / "params.yaml").write_text(PARAMS + race)
+    table = {"schema": 1, "rung": 2, "after": 1, "ruler": "fd16_classifier", "failed": ["gone"], "families": []}
+    write_json(root / "evaluation" / "race" / "rung2" / "table.json", table)
+    for folder in (root / "models" / "members", root / "evaluation"):
+        shutil.copytree(folder / "rung1" / "mlp", folder / "rung2" / "mlp")
+    shutil.rmtree(root / "models" / "members" / "rung2" / "mlp" / "r1")
+    raced = Project.load(root)
+    assert register.members_of(raced) == {
+        "mlp/r0": raced.family_folder("mlp", 2) / "r0",
+        "mlp/r1": raced.family_folder("mlp", 1) / "r1",
+    }
+    register.run(raced)
+    assert "The race for the budget" in (root / "report" / "report.html").read_text()
+    tracker = Tracker(root)
+    [parent] = tracker.find(chorus_kind="pipeline")
+    assert [file.path for file in tracker.client.list_artifacts(parent.info.run_id, "race/rung2")] == [
+        "race/rung2/table.json"
+    ]
+
+
 def test_writes_version_report_registration_and_runs(project: Project) -> None:
     register.run(project)
     tracker = Tracker(project.root)
