@@ -13,6 +13,7 @@ from torch.nn.functional import normalize
 from torch.nn.utils import parametrize
 
 from pipeline.errors import ChorusError
+from pipeline.layers.stacked import Stacked
 
 LAYERS = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d, nn.Embedding)
 START = 15  # power iterations before the first step: a random u would make σ far too small
@@ -91,5 +92,9 @@ def next_vectors(network: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str,
 def iterate(network: nn.Module) -> None:
     """Do one power iteration in each normalised layer, in place: once before each update of the network."""
     buffers = dict(network.named_buffers())
-    for name, value in next_vectors(network, {**dict(network.named_parameters()), **buffers}).items():
+    if isinstance(network, Stacked):
+        found = network.mapped(next_vectors)
+    else:
+        found = next_vectors(network, {**dict(network.named_parameters()), **buffers})
+    for name, value in found.items():
         buffers[name].copy_(value)

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.compute import Runtime
 from pipeline.errors import ChorusError
+from pipeline.layers.stacked import Stacked, parts_of
 from pipeline.models._base import ModelConfig
 from pipeline.params import Family
 from pipeline.training import ema, health
-from pipeline.training.objectives._base import Batch, objective_for
+from pipeline.training.fused import objective_of
+from pipeline.training.objectives._base import Batch, Objective
 from pipeline.training.optimizers import build_optimizer
 from pipeline.training.state import State
 from pipeline.training.streams import Streams
@@ -28,7 +30,8 @@ class Data:
     """What a member trains on, on the runtime's device for the whole training.
 
     images: uint8 N×C×H×W. labels: int64 N in [0, classes), where the member is conditional. rows: int64 M, the images
-    that an epoch goes through, some several times (None: each of them once).
+    that an epoch goes through, some several times (None: each of them once); R×M where R replicas train as one,
+    each on its own.
     """
 
     images: Tensor
@@ -37,11 +40,14 @@ class Data:
 
     def __len__(self) -> int:
         """How many images an epoch has."""
-        return len(self.images if self.rows is None else self.rows)
+        return len(self.images) if self.rows is None else self.rows.shape[-1]
 
     def at(self, places: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return the images at `places` of an epoch as `batch_at` does, and their labels."""
-        rows = places if self.rows is None else self.rows[places]
+        """Return the images at `places` of an epoch (B, or R×B) as `batch_at` does, and their labels."""
+        if self.rows is None:
+            rows = places
+        else:
+            rows = self.rows.gather(-1, places) if self.rows.dim() == places.dim() else self.rows[0][places]
         return batch_at(self.images, rows), None if self.labels is None else self.labels[rows.to(self.labels.device)]
 
 
@@ -59,12 +65,11 @@ def schedule(family: Family, start: int = 0) -> tuple[int, set[int]]:
 
 def build(family: Family, config: ModelConfig, runtime: Runtime, streams: Streams) -> State:
     """Return a member at its start: networks on the device in channels_last, their average, their optimisers."""
-    objective = objective_for(family, config, runtime)
-    with torch.random.fork_rng():
-        torch.manual_seed(streams.seed_of("weights"))
-        networks = objective.networks()
-    for name, network in networks.items():
-        networks[name] = network.to(runtime.device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    objective = objective_of(family, config, runtime, streams.replicas)
+    replicas = [initial_networks(objective, runtime, part) for part in streams.parts]
+    networks = replicas[0]
+    if len(replicas) > 1:
+        networks = {name: Stacked([replica[name] for replica in replicas]) for name in networks}
     rates = dict.fromkeys(networks, family.lr) | {"discriminator": family.lr_discriminator or family.lr}
     return State(
         networks=networks,
@@ -75,12 +80,22 @@ def build(family: Family, config: ModelConfig, runtime: Runtime, streams: Stream
     )
 
 
+def initial_networks(objective: Objective, runtime: Runtime, streams: Streams) -> dict[str, nn.Module]:
+    """Return the networks that one member starts with, on the device in channels_last."""
+    with torch.random.fork_rng():
+        torch.manual_seed(streams.seed_of("weights"))
+        networks = objective.networks()
+    for name, network in networks.items():
+        networks[name] = network.to(runtime.device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    return networks
+
+
 def batch_at(images: Tensor, indices: Tensor) -> Tensor:
-    """Return images[indices] as float B×C×H×W in [-1, 1], channels_last, on the images' device."""
-    chosen = images[indices.to(images.device, non_blocking=True)]
+    """Return images[indices] as float B×C×H×W in [-1, 1] (R×B×…: of R×B), channels_last, on the images' device."""
+    chosen = images[indices.flatten().to(images.device, non_blocking=True)]
     # Allocated in its layout first: of images with one channel, a conversion would leave the strides as they are.
     batch = torch.empty(chosen.shape, device=images.device, memory_format=torch.channels_last)
-    return batch.copy_(chosen).div_(127.5).sub_(1)
+    return batch.copy_(chosen).div_(127.5).sub_(1).unflatten(0, indices.shape)
 
 
 def train(
@@ -100,16 +115,19 @@ def train(
     """
     if not len(data):
         raise ChorusError("the train split is empty; give more images or a larger data.splits.train")
-    objective = objective_for(family, config, runtime)
+    objective = objective_of(family, config, runtime, streams.replicas)
     batch, device = family.batch, runtime.device
     total, snapshots = schedule(family, start)
     every = max(1, total // ROWS)
-    compared, _ = data.at(streams.order(0, min(health.DRAWN, len(data)), len(data)))
+    n = len(data)
+    compared, _ = data.at(streams.order(0, min(health.DRAWN, n), n))
     monitor = health.Monitor(compared, objective, runtime, streams)
 
     for done in range(state.nimg // batch + 1, total + 1):
-        real, labels = data.at(streams.order(state.nimg, batch, len(data)))
-        z = streams.normal(batch, objective.noise, purpose="latent", nimg=state.nimg).to(device, non_blocking=True)
+        nimg = state.nimg
+        real, labels = data.at(streams.each(lambda own: own.order(nimg, batch, n)))
+        z = streams.each(lambda own: own.normal(batch, objective.noise, purpose="latent", nimg=nimg))
+        z = z.to(device, non_blocking=True)
         torch.manual_seed(streams.seed_of("dropout", state.nimg))
         state.sums += objective.step(state, Batch(real, z, labels, step=done - 1))
         state.steps += 1
@@ -148,8 +166,17 @@ def finish_row(state: State, streams: Streams) -> dict[str, float]:
 
 
 def settle(state: State, family: Family, runtime: Runtime, streams: Streams) -> None:
-    """Measure the batch-norm statistics of the averaged generator, in place, so that it can be stored and sampled."""
-    average: Any = state.average
+    """Measure the batch-norm statistics of the averaged generators, in place, so that they can be stored and sampled.
+
+    One replica after another, as a mean over batches is no function that runs stacked.
+    """
+    pairs = zip(parts_of(state.average), parts_of(state.networks["generator"]), streams.parts, strict=True)
+    for average, network, own in pairs:
+        settle_one(average, network, family, runtime, own)
+
+
+def settle_one(average: Any, network: nn.Module, family: Family, runtime: Runtime, streams: Streams) -> None:
+    """Measure the batch-norm statistics of one averaged generator, in place."""
 
     def inputs(draw: int) -> tuple[Tensor, Tensor | None]:
         z = streams.normal(family.batch, average.latent, purpose=f"statistics{draw}").to(runtime.device)
@@ -157,4 +184,4 @@ def settle(state: State, family: Family, runtime: Runtime, streams: Streams) -> 
         return z, None if y is None else y.to(runtime.device)
 
     with runtime.autocasting():
-        ema.settle_buffers(average, state.networks["generator"], map(inputs, range(SETTLE)))
+        ema.settle_buffers(average, network, map(inputs, range(SETTLE)))

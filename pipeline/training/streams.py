@@ -1,7 +1,8 @@
 """A member's random streams: each draw depends on what it is for and on the images seen, on nothing before it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -11,12 +12,25 @@ from pipeline.randomness import derive_seed, generator
 
 @dataclass
 class Streams:
-    """Random numbers of one member; a resumed training draws what an uninterrupted one would have drawn."""
+    """Random numbers of one member; a resumed training draws what an uninterrupted one would have drawn.
+
+    replicas: how many train as one, from `replica` on; what is drawn here is the first one's (see `each`).
+    """
 
     seed: int
     family: str
     replica: int
+    replicas: int = 1
     _epoch: tuple[int, int, Tensor] | None = field(default=None, repr=False)
+
+    @cached_property
+    def parts(self) -> tuple["Streams", ...]:
+        """The streams of each replica by itself."""
+        return tuple(Streams(self.seed, self.family, self.replica + index) for index in range(self.replicas))
+
+    def each(self, draw: Callable[["Streams"], Tensor]) -> Tensor:
+        """Return what `draw` draws for each of the replicas that train as one, stacked; for a single one, as it is."""
+        return draw(self) if self.replicas == 1 else torch.stack([draw(part) for part in self.parts])
 
     def seed_of(self, purpose: str, nimg: int = 0) -> int:
         """Return the seed of what is drawn for `purpose` after `nimg` images."""

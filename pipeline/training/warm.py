@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import ChorusError
+from pipeline.layers.stacked import parts_of
 from pipeline.training.objectives.joint import Several
 from pipeline.training.state import State
 
@@ -61,4 +62,4 @@ def take(network: nn.Module, tensors: Mapping[str, Tensor]) -> tuple[tuple[str, 
 
 def _parts(network: nn.Module) -> list[nn.Module]:
     """The networks of one member each."""
-    return list(network.parts) if isinstance(network, Several) else [network]
+    return list(network.parts) if isinstance(network, Several) else parts_of(network)

@@ -32,14 +32,15 @@ class Matching(Objective):
     def step(self, state: State, batch: Batch) -> Tensor:
         generator: Any = state.networks["generator"]
         noise = batch.z.reshape(batch.real.shape)
-        n, device = len(noise), noise.device
+        shape, device = noise.shape[:-3], noise.device
+        n = shape[-1]
         # One time in each of n equal stretches: uniform as a whole, and the loss varies less from step to step.
-        t = (torch.arange(n, device=device) + torch.rand(n, device=device)) / n
+        t = (torch.arange(n, device=device) + torch.rand(shape, device=device)) / n
         target = batch.real - noise
         with self.runtime.autocasting():
-            velocity = generator.velocity(noise + t[:, None, None, None] * target, t, batch.labels)
-        loss = (velocity.float() - target).square().mean()
-        loss.backward()
+            velocity = generator.velocity(noise + t[..., None, None, None] * target, t, batch.labels)
+        loss = (velocity.float() - target).square().mean((-4, -3, -2, -1))
+        loss.sum().backward()
         state.optimizers["generator"].step()
         state.optimizers["generator"].zero_grad()
-        return loss.detach()[None]
+        return loss.detach()[..., None]

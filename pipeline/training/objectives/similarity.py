@@ -51,7 +51,7 @@ class Similarity(Objective):
             on_real = discriminator(batch.real, batch.labels).float()
             on_fake = discriminator(fake.detach(), batch.labels).float()
         loss_d = cross_entropy(on_real, on_fake)
-        loss_d.backward()
+        loss_d.sum().backward()
         self.update(state, "discriminator")
 
         discriminator.requires_grad_(False)
@@ -63,14 +63,14 @@ class Similarity(Objective):
                 wanted = discriminator.features(batch.real)
             found = discriminator.features(again)
             on_fake = discriminator(fake, batch.labels).float()
-        variance = (found.float() - wanted.float()).square().mean().clamp(min=FLOOR)
+        variance = (found.float() - wanted.float()).square().mean((-2, -1)).clamp(min=FLOOR)
         similarity = 0.5 * (math.log(2 * math.pi) + 1 + variance.log())
         kl = divergence(mean, log_variance)
-        adversarial = softplus(-on_fake).mean()
-        (adversarial + SHARE * (similarity + kl / wanted[0].numel())).backward()
+        adversarial = softplus(-on_fake).mean(-1)
+        (adversarial + SHARE * (similarity + kl / wanted.shape[-1])).sum().backward()
         discriminator.requires_grad_(True)
         self.update(state, "generator", "encoder")
-        return torch.stack([adversarial.detach(), loss_d.detach(), similarity.detach(), kl.detach()])
+        return torch.stack([adversarial.detach(), loss_d.detach(), similarity.detach(), kl.detach()], -1)
 
     def update(self, state: State, *names: str) -> None:
         """Let the optimisers of these networks take their step."""

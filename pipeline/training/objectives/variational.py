@@ -15,11 +15,12 @@ from pipeline.training.state import State
 # Variance of the rounding to 256 levels on the [-1, 1] scale: no decoder can be surer than its data.
 ROUNDING = (2 / 255) ** 2 / 12
 SIGMA_MOMENTUM = 0.01
+BATCH = (-4, -3, -2, -1)  # dimensions of a batch of images
 
 
 def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """Return KL(N(mean, variance) ‖ N(0, 1)) of B×Z parameters in nats, its mean over the batch (appendix B there)."""
-    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1).mean()
+    """Return KL(N(mean, variance) ‖ N(0, 1)) of …×B×Z parameters in nats, its mean over the batch (appendix B)."""
+    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(-1).mean(-1)
 
 
 @register("variational")
@@ -51,13 +52,13 @@ class Variational(Objective):
             mean, log_variance = state.networks["encoder"](real, labels)
             mean, log_variance = mean.float(), log_variance.float()
             reconstruction = decoder.mean(mean + batch.z * (0.5 * log_variance).exp(), labels)
-        variance = (reconstruction.float() - real).square().mean().clamp(min=ROUNDING)
+        variance = (reconstruction.float() - real).square().mean(BATCH).clamp(min=ROUNDING)
         kl = divergence(mean, log_variance)
-        loss = 0.5 * (math.log(2 * math.pi) + 1 + variance.log()) + self.kl_weight * kl / real[0].numel()
-        loss.backward()
+        loss = 0.5 * (math.log(2 * math.pi) + 1 + variance.log()) + self.kl_weight * kl / math.prod(real.shape[-3:])
+        loss.sum().backward()
         for optimizer in state.optimizers.values():
             optimizer.step()
             optimizer.zero_grad()
         sigma = variance.detach().sqrt()
         decoder.sigma.lerp_(sigma, SIGMA_MOMENTUM)
-        return torch.stack([loss.detach(), kl.detach(), sigma])
+        return torch.stack([loss.detach(), kl.detach(), sigma], -1)
