@@ -88,12 +88,11 @@ class Stacked(nn.Module):
         try:
             return super().__getattr__(name)
         except AttributeError:
-            found = getattr(super().__getattr__("calls").network, name)
+            calls: Any = super().__getattr__("calls")
+            found = getattr(calls.network, name)
             return partial(self.call, name) if callable(found) else found
 
-    def mapped(
-        self, function: Callable[[nn.Module, Mapping[str, Tensor]], dict[str, Tensor]]
-    ) -> dict[str, Tensor]:
+    def mapped(self, function: Callable[[nn.Module, Mapping[str, Tensor]], dict[str, Tensor]]) -> dict[str, Tensor]:
         """Return a function of a network and its tensors by name, of all replicas, by names of tensors stacked."""
         network = self.calls.network
         tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}

@@ -73,6 +73,12 @@ class Compute(Section):
     threads: Count = 1
 
 
+class Training(Section):
+    """replicas: whether those of a family train as one (`fused`) or one after another; `auto`: as one on CUDA."""
+
+    replicas: Literal["auto", "fused", "sequential"] = "auto"
+
+
 def conflict(selection: Sequence[str], judges: Sequence[str]) -> str | None:
     """Return what is wrong with these extractors, None where the judges are others than those that decide."""
     if len({*selection, *judges}) < len(selection) + len(judges):
@@ -158,6 +164,7 @@ class Params(Section):
     reference: Reference = Reference()
     budget: Budget | None = None
     racing: Racing = Racing()
+    training: Training = Training()
     families: Annotated[dict[Annotated[str, Field(pattern=NAME)], Family], Field(min_length=1)]
     evaluation: Evaluation = Evaluation()
     fusion: Fusion = Field(default_factory=Fusion)

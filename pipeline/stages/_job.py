@@ -20,10 +20,10 @@ from pipeline.models._base import ModelConfig
 from pipeline.params import Family
 from pipeline.tracking import Run
 from pipeline.training import checkpoints, loop, warm
+from pipeline.training.fused import objective_of
 from pipeline.training.handover import STATE, continue_from, save_handover
 from pipeline.training.interruption import Interruption
 from pipeline.training.loop import Data
-from pipeline.training.objectives._base import objective_for
 from pipeline.training.schemes.cascade import take_over
 from pipeline.training.state import State, rows_of
 from pipeline.training.streams import Streams
@@ -93,7 +93,7 @@ class Job:
 
     def __init__(self, unit: Unit, runtime: Runtime, tracked: Sequence[Run]) -> None:
         self.unit, self.runtime, self.tracked = unit, runtime, tracked
-        self.objective = objective_for(unit.recipe, unit.config, runtime)
+        self.objective = objective_of(unit.recipe, unit.config, runtime, unit.streams.replicas)
         self.budget = loop.schedule(unit.recipe, unit.start)[0] * unit.recipe.batch
         self.environment = checkpoints.environment(runtime)
         self.rows: list[dict[str, float]] = []  # not yet tracked

@@ -27,6 +27,7 @@ from pipeline.stages._boosting import part_after, write_mixtures
 from pipeline.stages._job import Job, Unit, span
 from pipeline.tracking import Tracker
 from pipeline.training.cost import flops_per_image
+from pipeline.training.fused import can_fuse
 from pipeline.training.interruption import Interruption
 from pipeline.training.loop import Data
 from pipeline.training.schemes.cascade import refined
@@ -109,6 +110,9 @@ def units(
         streams = Streams(project.params.seed, family, first)
         return Unit(family, members, recipe, config, streams, data, folder, hands_over=raced, initial=initial)
 
+    if train_as_one(project, recipe, runtime):
+        yield fused(unit_of(*recipe.members))
+        return
     match recipe.scheme:
         case "joint":
             yield unit_of(*recipe.members)
@@ -133,6 +137,25 @@ def units(
                 part = unit_of(f"part{replica}", first=replica, after=parts[-1] if parts else None)
                 parts.append(part_after(parts, part, runtime, interruption))
                 yield parts[-1]
+
+
+def train_as_one(project: Project, recipe: Family, runtime: Runtime) -> bool:
+    """Whether a family's replicas share one state: where asked for, and where a GPU gains by it.
+
+    Not in a race: its rungs hand over the state of each member by itself.
+    """
+    wanted = project.params.training.replicas
+    asked = wanted == "fused" or (wanted == "auto" and runtime.device.type == "cuda")
+    return asked and can_fuse(recipe) and not project.params.racing.rungs
+
+
+def fused(unit: Unit) -> Unit:
+    """Return the unit of all replicas with the random numbers, and for bagging the images, of each."""
+    streams = replace(unit.streams, replicas=len(unit.members))
+    if unit.recipe.scheme == "independent":
+        return replace(unit, streams=streams)
+    rows = torch.stack([bootstrap(len(unit.data.images), own) for own in streams.parts])
+    return replace(unit, streams=streams, data=replace(unit.data, rows=rows))
 
 
 def train_unit(

@@ -116,20 +116,16 @@ def train(
     if not len(data):
         raise ChorusError("the train split is empty; give more images or a larger data.splits.train")
     objective = objective_of(family, config, runtime, streams.replicas)
-    batch, device = family.batch, runtime.device
+    batch = family.batch
     total, snapshots = schedule(family, start)
     every = max(1, total // ROWS)
-    n = len(data)
-    compared, _ = data.at(streams.order(0, min(health.DRAWN, n), n))
+    compared, _ = data.at(streams.order(0, min(health.DRAWN, len(data)), len(data)))
     monitor = health.Monitor(compared, objective, runtime, streams)
 
     for done in range(state.nimg // batch + 1, total + 1):
-        nimg = state.nimg
-        real, labels = data.at(streams.each(lambda own: own.order(nimg, batch, n)))
-        z = streams.each(lambda own: own.normal(batch, objective.noise, purpose="latent", nimg=nimg))
-        z = z.to(device, non_blocking=True)
+        given = draw_batch(data, objective, streams, state.nimg, done - 1)
         torch.manual_seed(streams.seed_of("dropout", state.nimg))
-        state.sums += objective.step(state, Batch(real, z, labels, step=done - 1))
+        state.sums += objective.step(state, given)
         state.steps += 1
         state.nimg += batch
         decay = ema.ema_decay(batch, state.nimg, 1000 * family.ema_halflife_kimg, family.rampup)
@@ -146,6 +142,14 @@ def train(
         if state.snapshot:
             settle(state, family, runtime, streams)
         yield state
+
+
+def draw_batch(data: Data, objective: Objective, streams: Streams, nimg: int, step: int) -> Batch:
+    """Return what the step after `nimg` images trains on."""
+    batch, n = objective.family.batch, len(data)
+    real, labels = data.at(streams.each(lambda own: own.order(nimg, batch, n)))
+    z = streams.each(lambda own: own.normal(batch, objective.noise, purpose="latent", nimg=nimg))
+    return Batch(real, z.to(objective.runtime.device, non_blocking=True), labels, step)
 
 
 def mean_losses(state: State, streams: Streams) -> dict[str, float]:

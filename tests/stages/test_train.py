@@ -196,3 +196,21 @@ def test_a_vae_has_no_discriminator_and_replaces_what_was_there(project: Path) -
     (snapshot,) = (p for p in (folder / "r0").iterdir() if p.is_dir())
     assert sorted(p.name for p in snapshot.iterdir()) == ["config.json", "generator.safetensors"]
     assert json.loads((snapshot / "config.json").read_text())["kind"] == "vae"
+
+
+def test_replicas_that_train_as_one_are_members_like_others_and_go_on_after_the_end(project: Path) -> None:
+    text = PARAMS.replace("kimg: 6,", "kimg: 1, scheme: bagging,") + "training: {replicas: fused}\n"
+    (project / "params.yaml").write_text(text)
+    unbroken = project.with_name("unbroken")
+    shutil.copytree(project, unbroken)
+    train(unbroken, "gan")
+    status, output = end_at(project, "r0..r1", 320, signal.SIGTERM)
+    assert status, output
+    assert "going on from" in train(project, "gan")
+    assert tree_hash(members(project)) == tree_hash(members(unbroken))
+    folder = members(project) / "gan"
+    snapshots = [sorted(path.name for path in (folder / member).glob("*/config.json")) for member in ("r0", "r1")]
+    assert snapshots[0] == snapshots[1]
+    histories = [json.loads((folder / member / "history.json").read_text()) for member in ("r0", "r1")]
+    assert set(histories[0][-1]) == {"nimg", "loss_g", "loss_d", "logit_real", "logit_fake"}
+    assert histories[0] != histories[1]

@@ -23,6 +23,7 @@ class Batch:
     real: B×C×H×W in [-1, 1]. z: B×`Objective.noise`, standard normal. labels: B int64, for a conditional model alone;
     generated images are asked for the same classes. step: how many steps came before. Other draws (dropout,
     augmentation) come from torch's global stream, which the loop seeds anew at each step.
+    Of R replicas that train as one, real, z and labels have R in front.
     """
 
     real: Tensor
