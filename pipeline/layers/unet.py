@@ -17,7 +17,7 @@ from pipeline.layers.convolutional import Down, Up
 
 PATCH = {8: 1, 16: 1, 28: 2, 32: 2, 64: 2, 128: 4}
 LOWEST = 8  # side of the smallest maps, at most
-BLOCKS = 2  # residual blocks on each level, down and up alike
+BLOCKS = 1  # residual blocks on each level, down and up alike
 FREQUENCIES = 32
 SHORTEST = 64.0  # the fastest frequency turns so many times while t goes from 0 to 1
 
