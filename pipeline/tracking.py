@@ -81,6 +81,15 @@ def driver() -> psutil.Process:
     return here
 
 
+def dotted(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Yield the values of nested mappings with the names of all levels, joined by dots."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from dotted(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
 class Run:
     """One open MLflow run; every method writes at once."""
 
@@ -92,13 +101,13 @@ class Run:
         for name, value in tags.items():
             self.client.set_tag(self.id, name.replace("_", ".", 1), str(value)[:5000])
 
-    def params(self, values: Mapping[str, object], prefix: str = "") -> None:
-        """Log parameters; nested mappings become dotted names."""
-        for name, value in values.items():
-            if isinstance(value, Mapping):
-                self.params(value, f"{prefix}{name}.")
-            else:
-                self.client.log_param(self.id, f"{prefix}{name}", value)
+    def params(self, values: Mapping[str, object]) -> None:
+        """Log parameters at once; nested mappings become dotted names."""
+        from mlflow.entities import Param
+
+        logged = [Param(name, str(value)) for name, value in dotted(values)]
+        for start in range(0, len(logged), 100):
+            self.client.log_batch(self.id, params=logged[start : start + 100])
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Log numbers at a step (training: images seen)."""
