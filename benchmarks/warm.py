@@ -57,11 +57,15 @@ SOURCES = ("yesterday", "five classes")
 
 @dataclass(frozen=True)
 class Setting:
-    """What the processes of this benchmark share: the clone, and the size of the family."""
+    """What the processes of this benchmark share: the clone, the size of the family, and when to measure.
+
+    step: thousand images between two measurements by the first extractor. until: when the others measure too.
+    """
 
     clone: Path
     width: int
     step: int
+    until: float
 
     def source(self, name: str) -> Path:
         return self.clone / ".warm-benchmark" / name.replace(" ", "-")
@@ -94,11 +98,13 @@ class Bench:
         return Member(family, config, self.runtime, streams, load_data(self.project, family, self.runtime), state)
 
     def distances(self, member: "Member") -> dict[str, float]:
-        """Distances of the averaged generator's samples to the gate split, by each ruler."""
+        """Distances of the averaged generator's samples to the gate split, by the rulers that measure at this time."""
+        at_end = abs(member.state.nimg / 1000 - self.setting.until) < self.setting.step / 2
         loop.settle(member.state, member.family, self.runtime, member.streams)
         images = draw(CandidateSampler(member.state.average, self.runtime.device), SAMPLES, seed=0)
         found = {}
-        for name, ruler in self.rulers.items():
+        for name in EXTRACTORS if at_end else EXTRACTORS[:1]:
+            ruler = self.rulers[name]
             values = ruler.project(self.extractors[name].features(images).values)
             found[name] = frechet.distance(*frechet.moments(values), *frechet.moments(self.real[name]))
         return found
@@ -161,7 +167,7 @@ def table(courses: dict[str, list[Any]], names: dict[str, str], until: float) ->
             median = statistics.median(needed(run, target) for run in runs)
             cells.append(f"over {runs[0][-1][0]:.0f}" if math.isinf(median) else f"{median:.0f}")
         for name in names:
-            values = [next(d[name] for kimg, d in reversed(run) if kimg <= until + 1) for run in runs]
+            values = [next(d[name] for _, d in run if len(d) == len(names)) for run in runs]
             cells.append(f"{statistics.median(values):.1f} ({min(values):.1f}-{max(values):.1f})")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -181,7 +187,7 @@ def main() -> None:
     if chosen.data is None and not chosen.clone.exists():
         parser.error("a new clone needs --data")
     refer(chosen.clone, chosen.data)
-    setting = Setting(chosen.clone, chosen.width, chosen.step)
+    setting = Setting(chosen.clone, chosen.width, chosen.step, chosen.warm)
     began = time.monotonic()
     courses: dict[str, list[Any]] = {arm: [] for arm in ARMS}
     with multiprocessing.get_context("spawn").Pool(len(os.sched_getaffinity(0))) as pool:

@@ -1,8 +1,7 @@
 """Pinning against a real registry, and starting from what was pinned."""
 
 import shutil
-import subprocess
-import sys
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from pipeline.__main__ import main
 from pipeline.errors import ChorusError
-from pipeline.files import read_json, tree_hash
-from pipeline.models._base import ModelConfig
+from pipeline.files import tree_hash
 from pipeline.params import WarmStart
 from pipeline.pinning import versions, weights
 from pipeline.project import Project
@@ -242,43 +241,44 @@ def test_the_key_of_a_training_follows_the_content_and_not_the_version(root: Pat
     assert len({key(version="null", content=value) for value in ("null", one, other)}) == 3
 
 
-def test_training_starts_from_the_pinned_weights_and_says_what_it_left(root: Path, tmp_path: Path) -> None:
+def test_training_starts_from_the_pinned_weights_and_says_what_it_left(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
     """Unpinned it is refused. Two members of few steps still resemble the source, which holds no discriminator."""
-    copy = tmp_path / "project"
-    copy.mkdir()
-    shutil.copytree(root / "data", copy / "data")
     source = tmp_path / "start.safetensors"
     shutil.copyfile(member(root, FIRST) / "generator.safetensors", source)
-    config = ModelConfig(architecture="mlp", channels=1, size=8, latent=4, width=8)
-    assert read_json(member(root, FIRST) / "config.json")["model"] == config.to_json()
-    ask(copy, str(source))
-    (copy / "params.yaml").write_text((copy / "params.yaml").read_text().replace("kimg: 1,", "kimg: 0.1, lr: 0.00001,"))
-
-    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "pipeline", *arguments]
-        return subprocess.run(command, cwd=copy, capture_output=True, text=True, check=False)
-
-    refused = call("train", "mlp")
-    assert refused.returncode == 2
-    assert f"chorus: families.mlp.warm_start: {source} is not pinned; run `python -m pipeline pin`\n" in refused.stderr
-    assert call("pin").returncode == 0
-    source.unlink()  # the weights were kept
-    done = call("train", "mlp")
-    assert done.returncode == 0, done.stderr
-    tensors = len(load_file(member(root, FIRST) / "generator.safetensors"))
+    recipe = "architecture: mlp, replicas: 2, kimg: 0.1, lr: 0.00001, width: 8, latent: 4"
+    ask(root, "1", f"  trained: {{{recipe}, warm_start: {source}}}\n")
+    monkeypatch.chdir(root)
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        assert main(["train", "trained"]) == 2
+        refusal = f"families.trained.warm_start: {source} is not pinned; run `python -m pipeline pin`"
+        assert capsys.readouterr().err == f"chorus: {refusal}\n"
+        assert main(["pin"]) == 0
+        source.unlink()  # the weights were kept
+        assert main(["train", "trained"]) == 0
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    before = load_file(member(root, FIRST) / "generator.safetensors")
+    said = capsys.readouterr().out
     assert (
-        f"train mlp/r1: starts from {source}: generator {tensors} of {tensors} tensors, discriminator 0 of"
-        in done.stdout
+        f"trained/r1: starts from {source}: generator {len(before)} of {len(before)} tensors, discriminator 0 of"
+        in said
     )
-    assert "left: discriminator/" in done.stdout
+    assert "left: discriminator/" in said
     for name in ("r0", "r1"):
-        [snapshot] = (copy / "models" / "members" / "rung1" / "mlp" / name).glob("0*")
-        trained, before = (load_file(folder / "generator.safetensors") for folder in (snapshot, member(root, FIRST)))
+        [snapshot] = member(root, f"trained/{name}").glob("0*")
+        trained = load_file(snapshot / "generator.safetensors")
         assert torch.allclose(trained["layers.0.weight"], before["layers.0.weight"], atol=1e-3)
         assert not torch.equal(trained["layers.0.weight"], before["layers.0.weight"])
-    [run] = Tracker(copy).find(chorus_kind="member", mlflow_runName="mlp/r0")
+    [run] = Tracker(root).find(chorus_kind="member", mlflow_runName="trained/r0")
     assert run.data.tags["chorus.left"].startswith("discriminator/")
-    assert run.data.params["warm_start.content"] == Project.load(copy).params.families["mlp"].warm_start.content  # type: ignore[union-attr]
+    wanted = Project.load(root).params.families["trained"].warm_start
+    assert wanted is not None
+    assert run.data.params["warm_start.content"] == wanted.content
+    for folder in (member(root, "trained"), root / ".checkpoints"):
+        shutil.rmtree(folder)
 
 
 @pytest.mark.parametrize(
