@@ -137,6 +137,7 @@ class Fusion(Section):
     strategies: list[str] = Field(default=list(registered(pipeline.fusion.strategies)), min_length=1)
     fit_fraction: Annotated[float, Field(gt=0, lt=1, strict=True)] = 0.5
     vote_draws: Several = 4
+    min_members: Count = 1
 
     @model_validator(mode="after")
     def _known(self) -> "Fusion":

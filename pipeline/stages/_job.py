@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -18,8 +18,9 @@ from pipeline.files import write_json
 from pipeline.fusion.samplers import CandidateSampler, to_uint8
 from pipeline.models._base import ModelConfig
 from pipeline.params import Family
+from pipeline.stages._failures import FILE, Failed, write_failure
 from pipeline.tracking import Run
-from pipeline.training import checkpoints, loop, warm
+from pipeline.training import checkpoints, health, loop, warm
 from pipeline.training.fused import objective_of
 from pipeline.training.handover import STATE, continue_from, save_handover
 from pipeline.training.interruption import Interruption
@@ -69,9 +70,19 @@ class Unit:
         return self.folder / "checkpoint.safetensors"
 
     @property
+    def healthy(self) -> Path:
+        """Checkpoint of the last examination that found nothing."""
+        return self.folder / "healthy.safetensors"
+
+    @property
     def complete(self) -> bool:
-        """Whether an earlier run trained it to its end."""
-        return all((self.output(member) / "history.json").exists() for member in self.members)
+        """Whether it was trained to its end, or until it failed for good."""
+        return self.failed or all((self.output(member) / "history.json").exists() for member in self.members)
+
+    @property
+    def failed(self) -> bool:
+        """Whether its members have failed for good: all of them or none, as they train together."""
+        return all((self.output(member) / FILE).exists() for member in self.members)
 
     def output(self, member: str) -> Path:
         """Folder of what becomes of a member."""
@@ -99,10 +110,23 @@ class Job:
         self.rows: list[dict[str, float]] = []  # not yet tracked
 
     def train(self, interruption: Interruption) -> None:
-        """Train to the end, or to the next step after an interruption, which is then raised."""
+        """Train to the end, or to the next step after an interruption, which is then raised.
+
+        A training that is found unhealthy goes back twice; raises `Failed` the third time.
+        """
+        state = self.start()
+        while True:
+            try:
+                self.go_on(state, interruption)
+            except health.Unhealthy as fault:
+                state = self.go_back(state, fault)
+            else:
+                return self.complete(state)
+
+    def go_on(self, state: State, interruption: Interruption) -> None:
+        """Train from where `state` is to the end; raises `Unhealthy` where it cannot."""
         unit = self.unit
         interval = float(os.environ.get(CHECKPOINT_SECONDS, "30"))
-        state = self.start()
         reported = saved = time.monotonic()
         counted = state.nimg
         for _ in loop.train(unit.data, unit.recipe, unit.config, self.runtime, unit.streams, state, unit.start):
@@ -114,6 +138,8 @@ class Job:
                 # Only the average's own statistics change, which the training never reads.
                 loop.settle(state, unit.recipe, self.runtime, unit.streams)
                 self.track_sheets(state)
+            if state.healthy:
+                checkpoints.save_checkpoint(unit.healthy, state, self.environment)
             now = time.monotonic()
             if now - reported >= REPORT_SECONDS:
                 self.report(state, (state.nimg - counted) / (now - reported))
@@ -124,7 +150,57 @@ class Job:
             if interruption.signal:
                 print(f"train {unit.name}: stopped at {state.nimg / 1000:g} kimg; run it again to go on", flush=True)
                 interruption.end()
-        self.complete(state)
+
+    def go_back(self, state: State, fault: health.Unhealthy) -> State:
+        """Return the last healthy state, or the start, with halved learning rates; raises `Failed` the third time.
+
+        All members of the unit go back together, for they share one state. The random draws are those of before: each
+        depends on the images seen alone, so a run that is ended here goes on to the same bits.
+        """
+        unit = self.unit
+        incidents = [*state.incidents, {"nimg": fault.nimg, "reason": fault.reason}]
+        if len(incidents) > health.ROLLBACKS:
+            self.fail(fault, incidents)
+        back = self.healthy_state()
+        back.set_incidents(incidents)
+        checkpoints.save_checkpoint(unit.checkpoint, back, self.environment)
+        self.rows = [row for row in self.rows if row["nimg"] <= back.nimg]
+        print(
+            f"train {unit.name}: {fault.reason} after {fault.nimg / 1000:g} kimg; back to {back.nimg / 1000:g} kimg "
+            f"with half the learning rate ({len(incidents)} of {health.ROLLBACKS} times)",
+            flush=True,
+        )
+        for run in self.tracked:
+            run.tag(chorus_incidents=incidents)
+        return back
+
+    def healthy_state(self) -> State:
+        """Return the state of the last examination that found nothing, or the start where none did."""
+        state = self.build()
+        if not self.unit.healthy.exists():
+            return state
+        try:
+            checkpoints.restore_checkpoint(self.unit.healthy, state)
+        except checkpoints.DamagedCheckpoint as error:
+            print(f"train {self.unit.name}: the healthy checkpoint is damaged ({error})", flush=True)
+            return self.build()
+        return state
+
+    def fail(self, fault: health.Unhealthy, incidents: list[dict[str, Any]]) -> NoReturn:
+        """Write and track why the members failed, and raise `Failed`."""
+        self.track_rows()
+        for member, run in zip(self.unit.members, self.tracked, strict=True):
+            write_failure(self.unit.output(member), fault.reason, fault.nimg, incidents)
+            run.tag(chorus_failure=fault.reason, chorus_incidents=incidents)
+            run.file(self.unit.output(member) / FILE)
+        self.drop_checkpoints()
+        print(f"train {self.unit.name}: failed for good: {fault}", flush=True)
+        raise Failed(fault.reason)
+
+    def drop_checkpoints(self) -> None:
+        """Remove what only an unfinished training needs."""
+        self.unit.checkpoint.unlink(missing_ok=True)
+        self.unit.healthy.unlink(missing_ok=True)
 
     def start(self) -> State:
         """Return the state to go on from: that of a checkpoint where there is a sound one."""
@@ -136,7 +212,7 @@ class Job:
             before = checkpoints.restore_checkpoint(self.unit.checkpoint, state)
         except checkpoints.DamagedCheckpoint as error:
             print(f"train {name}: the checkpoint is damaged ({error}); starting anew", flush=True)
-            self.unit.checkpoint.unlink()
+            self.drop_checkpoints()
             return self.build()
         print(f"train {name}: going on from {state.nimg / 1000:g} kimg", flush=True)
         if changed := checkpoints.differences(before, self.environment):
@@ -173,7 +249,7 @@ class Job:
             if self.unit.hands_over:
                 save_handover(self.unit.output(member) / STATE, state)
             write_json(self.unit.output(member) / "history.json", state.history_of(index))
-        self.unit.checkpoint.unlink(missing_ok=True)
+        self.drop_checkpoints()
 
     def save_snapshots(self, state: State) -> None:
         """Write each member's averaged generator and, for a GAN, the discriminator."""

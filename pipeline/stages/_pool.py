@@ -16,6 +16,7 @@ from pipeline.project import Project
 from pipeline.racing.branches import Branching, compare
 from pipeline.racing.decide import Moments
 from pipeline.randomness import derive_seed
+from pipeline.stages._failures import failures, in_words
 
 
 def halves_of_val(project: Project, ruler: Ruler) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -52,11 +53,21 @@ def remove_former(project: Project, stage: str, rungs: Iterable[int] | None = No
 
 
 def read_pool(project: Project, ruler: Ruler) -> tuple[Candidate, ...]:
-    """Return the candidates of all rungs and families; raises `ChorusError` for an evaluation of other weights."""
+    """Return the candidates of all rungs and families.
+
+    Raises `ChorusError` for an evaluation of other weights, and where fewer than `fusion.min_members` have any.
+    """
     pool = []
     for rung in project.rungs:
         for family in project.params.families:
             pool += read_family(project, ruler, family, rung)
+    left, wanted = {candidate.member for candidate in pool}, project.params.fusion.min_members
+    if len(left) < wanted:
+        failed = in_words(failures(project)) or "none failed"
+        raise ChorusError(
+            f"{len(left)} members have candidates, fusion.min_members asks for {wanted} (failed: {failed}); "
+            "change what fails, add replicas, or lower fusion.min_members"
+        )
     return tuple(pool)
 
 

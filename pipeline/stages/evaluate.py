@@ -16,6 +16,7 @@ from pipeline.files import read_json, tree_hash, write_json
 from pipeline.fusion.samplers import CandidateSampler, draw
 from pipeline.project import FIRST, Project
 from pipeline.randomness import derive_seed
+from pipeline.stages._failures import failures_of
 from pipeline.tracking import Run, Tracker
 from pipeline.weights import load_generator
 
@@ -26,6 +27,8 @@ def run(project: Project, family: str, rung: int = FIRST) -> None:
     """Measure each snapshot of each member by the selection extractors; judges take no part here."""
     weights, folder = project.family_folder(family, rung), project.evaluation_folder(family, rung)
     shutil.rmtree(folder, ignore_errors=True)
+    for name, failure in failures_of(project, family, rung).items():
+        print(f"evaluate  {name} failed in training: {failure['reason']}", flush=True)
     entries = measure_all(project, candidates_of(project, family, rung), weights.parent, folder)
     write_json(
         folder / "evaluation.json",
@@ -67,9 +70,11 @@ def measure_all(project: Project, found: list[str], weights: Path, folder: Path)
 def candidates_of(project: Project, family: str, rung: int) -> list[str]:
     """Return the ids of a family's snapshots; raises `ChorusError` where the weights are not those of its roster."""
     folder = project.family_folder(family, rung)
-    members = read_json(folder / "family.json")["members"]
+    members: list[str] = read_json(folder / "family.json")["members"]
     # Who is in a later rung was decided by the race.
     roster = project.params.families[family].members if rung == FIRST else tuple(members)
+    failed = failures_of(project, family, rung)
+    roster = tuple(member for member in roster if f"{family}/{member}" not in failed)
     snapshots = {
         member: sorted(path.parent.name for path in (folder / member).glob("*/config.json")) for member in members
     }

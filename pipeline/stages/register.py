@@ -24,6 +24,7 @@ from pipeline.project import FIRST, Project
 from pipeline.registry import Version
 from pipeline.report import tables
 from pipeline.report.page import Facts, render
+from pipeline.stages._failures import failures, in_words
 from pipeline.tracking import PIPELINE_RUN, Run, Tracker
 
 SCHEMA = 1
@@ -192,6 +193,8 @@ def log_to_parent(project: Project, parent: Run, inputs: Inputs, version: Versio
     for path in race_tables(project):
         parent.file(path, f"race/{path.parent.name}")
     parent.tag(chorus_winner=metrics["winner"], chorus_version=version.number, chorus_content=version.content)
+    if failed := failures(project):
+        parent.tag(chorus_failed=in_words(failed))
 
 
 def gather(inputs: Inputs, version: Version, parent: Run, runs: dict[str, str]) -> Facts:
@@ -209,6 +212,7 @@ def gather(inputs: Inputs, version: Version, parent: Run, runs: dict[str, str]) 
         manifest=inputs.manifest,
         quarantine=[(printable(row["id"]), row["reason"]) for row in quarantined],
         histories={name: read_json(folder / "history.json") for name, folder in members_of(project).items()},
+        failed={name: (fault["reason"], fault["nimg"] / 1000) for name, fault in failures(project).items()},
         pictures=pictures(project.report / "figures", inputs.metrics),
         lineage={
             "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),

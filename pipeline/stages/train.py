@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from pipeline.params.family import BOOSTED
 from pipeline.pinning.weights import provide
 from pipeline.project import FIRST, Project
 from pipeline.racing.shares import member_kimg
+from pipeline.stages import _failures
 from pipeline.stages._boosting import part_after, write_mixtures
 from pipeline.stages._job import Job, Unit, span
 from pipeline.tracking import Tracker
@@ -50,10 +51,13 @@ def run(project: Project, family: str) -> None:
     with Interruption() as interruption:
         planned = units(project, family, recipe, manifest, runtime, interruption)
         trained = train_units(planned, runtime, tracker, manifest, interruption)
+    done = members_of(trained)
     if recipe.scheme == "boosting":
-        done = {BOOSTED: write_mixtures(recipe, trained, project.checkpoints / family, tracker, manifest)}
-    else:
-        done = members_of(trained)
+        sound = [part for part in trained if not part.failed]
+        folder = project.checkpoints / family
+        # Without a first part there is no mixture: its reason is that of the whole.
+        (first,) = trained[0].members
+        done = {BOOSTED: write_mixtures(recipe, sound, folder, tracker, manifest) if sound else done[first]}
     deliver(project, family, FIRST, done, roster)
 
 
@@ -75,7 +79,7 @@ def train_units(
     trained = []
     for unit in units:
         if unit.complete:
-            print(f"train {unit.name}: complete since an earlier run", flush=True)
+            print(f"train {unit.name}: {'failed' if unit.failed else 'complete'} since an earlier run", flush=True)
         else:
             train_unit(unit, runtime, tracker, manifest, interruption)
         trained.append(unit)
@@ -126,14 +130,20 @@ def units(
             before: Unit | None = None
             for replica, member in enumerate(recipe.members):
                 unit = unit_of(member, first=replica, after=before)
-                source = before.last_snapshot() if before else None
-                # The weights to start from are a generator's, not a refiner's.
-                first = None if source else initial
-                before = replace(unit, config=refined(config, replica), refined=source, initial=first)
+                if before and before.failed:
+                    _failures.write_failure(unit.output(member), f"{before.name}, which it refines, failed")
+                    before = unit
+                else:
+                    source = before.last_snapshot() if before else None
+                    # The weights to start from are a generator's, not a refiner's.
+                    first = None if source else initial
+                    before = replace(unit, config=refined(config, replica), refined=source, initial=first)
                 yield before
         case "boosting":
             parts: list[Unit] = []
             for replica in range(recipe.replicas):
+                if parts and parts[-1].failed:
+                    return  # the mixture is that of the parts before
                 part = unit_of(f"part{replica}", first=replica, after=parts[-1] if parts else None)
                 parts.append(part_after(parts, part, runtime, interruption))
                 yield parts[-1]
@@ -161,8 +171,11 @@ def fused(unit: Unit) -> Unit:
 def train_unit(
     unit: Unit, runtime: Runtime, tracker: Tracker, manifest: dict[str, Any], interruption: Interruption
 ) -> None:
-    """Train one unit, with a tracked run for each of its members."""
-    with ExitStack() as stack:
+    """Train one unit, with a tracked run for each of its members; the runs of members that fail end so, the stage not.
+
+    The same parameters, images and code fail again in the same way.
+    """
+    with suppress(_failures.Failed), ExitStack() as stack:
         names = [f"{unit.family}/{member}" for member in unit.members]
         kind = "part" if unit.recipe.scheme == "boosting" else "member"
         tracked = [stack.enter_context(tracker.child(kind, name, key=unit.folder.name)) for name in names]
@@ -243,13 +256,17 @@ def training_key(project: Project, family: str, members: Sequence[str], recipe: 
 def deliver(project: Project, family: str, rung: int, done: dict[str, Path], roster: dict[str, Any]) -> None:
     """Put the finished members in place of whatever `models/members/rungN/FAMILY` held; drop their checkpoints.
 
-    roster: what `family.json` says of the family beside its name and members.
+    Of failed members only the reason goes along. roster: what `family.json` says of the family beside its name, its
+    members and those that failed.
     """
     staging = project.checkpoints / family / "family"
     shutil.rmtree(staging, ignore_errors=True)
+    failed = [member for member, folder in done.items() if (folder / _failures.FILE).exists()]
     for member, folder in done.items():
-        shutil.copytree(folder, staging / member)
-    content = {"schema": SCHEMA, "family": family, "members": list(done), **roster}
+        # Snapshots from before a member failed may be those of a collapsed generator.
+        shutil.copytree(folder, staging / member, ignore=_failures.only_reason if member in failed else None)
+    members = [member for member in done if member not in failed]
+    content = {"schema": SCHEMA, "family": family, "members": members, "failed": failed, **roster}
     write_json(staging / "family.json", content)
     target = project.family_folder(family, rung)
     if target.exists():

@@ -26,9 +26,14 @@ ROLLBACKS = 2  # how often a failed training goes back to its last healthy state
 # Healthy trainings, after their first check, stay below the first by a factor of 50 and above the second by one of 5.
 LOSS_BOUND = 1e4
 VARIANCE = 0.02  # of the real images' variance
-# Real images nearly never have a neighbour within a tenth of their usual distance to the nearest one.
-NEAR = 0.1
+# Of their usual distance to the nearest one: real images nearly never have a neighbour so near, and of images that
+# a healthy generator makes from two numbers, a fifth.
+NEAR = 0.05
 DUPLICATES = 0.5  # share of the drawn images that have one
+# A generator that starts with less variance than this share of the real images' is young, not collapsed, while each
+# check finds so many times more of it.
+YOUNG = 0.1
+GROWTH = 1.1
 
 SIDE = 8  # of the pooled images
 
@@ -72,7 +77,12 @@ def nearest(vectors: Tensor) -> Tensor:
 def reference_of(real: Tensor) -> Reference:
     """Return what generated images are compared with, from real ones, B×C×H×W in [-1, 1]."""
     vectors = pooled(real)
-    return Reference(float(vectors.var(0, correction=0).sum()), float(nearest(vectors).median()))
+    return Reference(variance_of(real), float(nearest(vectors).median()))
+
+
+def variance_of(images: Tensor) -> float:
+    """Return the total variance of images, B×C×H×W in [-1, 1], as pooled."""
+    return float(pooled(images).var(0, correction=0).sum())
 
 
 def fault_of_losses(losses: dict[str, float]) -> str | None:
@@ -92,11 +102,10 @@ def collapse_of(images: Tensor, reference: Reference) -> str | None:
 
     Real images that are themselves all alike leave nothing to compare with.
     """
-    vectors = pooled(images)
-    variance = float(vectors.var(0, correction=0).sum())
+    variance = variance_of(images)
     if variance < VARIANCE * reference.variance:
         return f"the output collapsed: its variance is {variance / reference.variance:.2%} of the real images'"
-    duplicates = float((nearest(vectors) < NEAR * reference.distance).float().mean())
+    duplicates = float((nearest(pooled(images)) < NEAR * reference.distance).float().mean())
     if duplicates > DUPLICATES:
         return f"the output collapsed: {duplicates:.0%} of the images have a near duplicate among {len(images)}"
     return None
@@ -113,20 +122,39 @@ class Monitor:
         self.reference = reference_of(real)
         self.objective, self.runtime, self.streams = objective, runtime, streams
 
+    def begin(self, state: State) -> None:
+        """Note in `state.variety` how much variety the generators have before their first step."""
+        state.variety = min(map(variance_of, self.drawn(state)))
+
     def examine(self, state: State) -> None:
-        """Set `state.healthy`, or count a suspicion; raises `Unhealthy` where an image is no number, or at the second.
+        """Set `state.healthy`, or count a suspicion; raises `Unhealthy` where something is no number, or at the second.
 
         A collapse counts when two examinations in a row find it: young generators pass through states without variety.
         """
-        live = dataclasses.replace(state, average=state.networks["generator"])
-        drawn = [self.draw(networks["generator"]) for networks in self.objective.members(live)]
+        self.look_for_broken_numbers(state)
+        drawn = self.drawn(state)
         if not all(bool(images.isfinite().all()) for images in drawn):
             raise Unhealthy(self.streams, state.nimg, "generated images hold pixels that are no numbers")
         collapses = [text for images in drawn if (text := collapse_of(images, self.reference))]
-        state.suspicions = state.suspicions + 1 if collapses else 0
+        variety = min(map(variance_of, drawn))
+        young = state.variety is not None and GROWTH * state.variety < variety < YOUNG * self.reference.variance
         state.healthy = not collapses
+        state.suspicions = state.suspicions + 1 if collapses and not young else 0
         if state.suspicions >= PATIENCE:
             raise Unhealthy(self.streams, state.nimg, collapses[0])
+        if state.variety is not None:
+            state.variety = max(variety, state.variety) if collapses else None
+
+    def drawn(self, state: State) -> list[Tensor]:
+        """Return images of each member's generator as it is."""
+        live = dataclasses.replace(state, average=state.networks["generator"])
+        return [self.draw(networks["generator"]) for networks in self.objective.members(live)]
+
+    def look_for_broken_numbers(self, state: State) -> None:
+        """Raise `Unhealthy` where a weight is no number: the losses tell of the weights before the last step."""
+        for role, network in state.networks.items():
+            if not all(bool(weight.isfinite().all()) for weight in network.parameters()):
+                raise Unhealthy(self.streams, state.nimg, f"the {role} holds weights that are no numbers")
 
     @torch.no_grad()
     def draw(self, generator: nn.Module) -> Tensor:

@@ -121,6 +121,8 @@ def train(
     every = max(1, total // ROWS)
     compared, _ = data.at(streams.order(0, min(health.DRAWN, len(data)), len(data)))
     monitor = health.Monitor(compared, objective, runtime, streams)
+    if state.nimg == 0:
+        monitor.begin(state)
 
     for done in range(state.nimg // batch + 1, total + 1):
         given = draw_batch(data, objective, streams, state.nimg, done - 1)
@@ -137,6 +139,8 @@ def train(
         if health.is_due(state.nimg, batch):
             mean_losses(state, streams)
             monitor.examine(state)
+        elif done == total:
+            monitor.look_for_broken_numbers(state)
         if done % every == 0 or state.snapshot:
             state.row = finish_row(state, streams)
         if state.snapshot:

@@ -26,7 +26,8 @@ class State:
     its weights where `snapshot` is set. columns: names of the losses in `sums`, which adds up `steps` steps since the
     last row. nimg: images seen. row: the row of the history that the last step completed, if any. snapshot: whether the
     last step ends at a snapshot. healthy: whether the last step ended with an examination that found nothing.
-    suspicions: examinations in a row, up to now, that found the output collapsed. incidents: `{nimg, reason}` of
+    suspicions: examinations in a row, up to now, that found the output collapsed. variety: the largest variance of the
+    output until the first healthy examination, after which it is None. incidents: `{nimg, reason}` of
     each time that the training failed and went back; each halved the learning rates.
     """
 
@@ -42,6 +43,7 @@ class State:
     snapshot: bool = False
     healthy: bool = False
     suspicions: int = 0
+    variety: float | None = None
     incidents: list[dict[str, Any]] = field(default_factory=list)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -63,6 +65,7 @@ class State:
             "steps": self.steps,
             "history": self.history,
             "suspicions": self.suspicions,
+            "variety": self.variety,
             "incidents": self.incidents,
         }
 
@@ -80,6 +83,7 @@ class State:
         self.sums.copy_(tensors["sums"])
         self.nimg, self.steps = int(progress["nimg"]), int(progress["steps"])
         self.history, self.suspicions = list(progress["history"]), int(progress["suspicions"])
+        self.variety = progress["variety"]
         self.set_incidents(progress["incidents"])
 
     def set_incidents(self, incidents: list[dict[str, Any]]) -> None:

@@ -60,6 +60,7 @@ def test_page_says_what_the_files_say(page: str) -> None:
         "Students of the fusion",
         "it is 20% farther away",
         "at most 10 % farther away",
+        "loss_g exploded to 3.1e+04",
         "46.0 %",
         "899",
         "classifies 98.1 % of val rightly",

@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from pipeline.training import health, loop
 from pipeline.training.loop import Data
 from pipeline.training.state import State
 from pipeline.training.streams import Streams
+from tests.factories import structured_images
 
 RUNTIME, STREAMS = Runtime(torch.device("cpu"), None), Streams(0, "fam", 0)
 
@@ -69,7 +71,7 @@ def training(provoke: Any = None, **values: Any) -> list[State]:
     family = Family(architecture="mlp", **{"kimg": 110, "batch": 500, "latent": 8, "width": 8, "lr": 1e-3, **values})
     config = ModelConfig("mlp", 1, 8, family.latent, family.width)
     state = loop.build(family, config, RUNTIME, STREAMS)
-    images = ((noise(400) + 1) * 127.5).to(torch.uint8)
+    images = torch.from_numpy(structured_images(400, 8, 1, np.arange(400) % 3))
     healthy = []
     for _ in loop.train(Data(images), family, config, RUNTIME, STREAMS, state):
         if state.healthy:
