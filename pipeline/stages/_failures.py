@@ -25,10 +25,15 @@ def only_reason(_folder: str, names: list[str]) -> list[str]:
     return [name for name in names if name != FILE]
 
 
+def failures_in(folders: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
+    """Return what `failure.json` says in those of the members' folders that have one, by the members' names."""
+    return {name: read_json(folder / FILE) for name, folder in folders.items() if (folder / FILE).exists()}
+
+
 def failures_of(project: Project, family: str, rung: int) -> dict[str, dict[str, Any]]:
-    """Return what `failure.json` says of each member of a family that failed in a rung, by FAMILY/MEMBER."""
+    """Return the failures of a family's members in a rung, by FAMILY/MEMBER."""
     files = sorted(project.family_folder(family, rung).glob(f"*/{FILE}"))
-    return {f"{family}/{path.parent.name}": read_json(path) for path in files}
+    return failures_in({f"{family}/{path.parent.name}": path.parent for path in files})
 
 
 def failures(project: Project) -> dict[str, dict[str, Any]]:

@@ -16,6 +16,7 @@ from pipeline.fusion.samplers import Sampler, drawn_classes
 from pipeline.project import Project
 from pipeline.randomness import derive_seed
 from pipeline.recipes import load_sampler
+from pipeline.stages._failures import failures_in, in_words
 from pipeline.stages._job import Unit
 from pipeline.stages._teacher import CONTROL, STUDENT, teacher_hash, teacher_recipe
 from pipeline.stages.train import load_data, members_of, model_config, train_units, training_key
@@ -29,8 +30,8 @@ from pipeline.weights import SCHEMA
 def run(project: Project, name: str) -> None:
     """Train the student and its control; a run that was ended goes on from where it was.
 
-    A student that cannot learn from this sampler is skipped and says why: the fused sampler is another one every night,
-    and what it can do must not end the run.
+    A student that cannot learn from this sampler, or fails in training, is skipped and says why: the fused sampler is
+    another one every night, and what it can do must not end the run.
     """
     recipe = project.params.students[name]
     runtime = set_up(project.params.compute)
@@ -46,7 +47,12 @@ def run(project: Project, name: str) -> None:
     pair = units(project, name, manifest, runtime, sampler)
     with Interruption() as interruption:
         trained = train_units(pair, runtime, Tracker(project.root), manifest, interruption)
-    deliver(project, name, members_of(trained), about)
+    done = members_of(trained)
+    if failed := in_words(failures_in(done)):
+        # One without the other would be no comparison.
+        deliver(project, name, {}, {**about, "skipped": f"training failed: {failed}"})
+        return
+    deliver(project, name, done, about)
 
 
 def units(project: Project, name: str, manifest: dict[str, Any], runtime: Runtime, sampler: Sampler) -> Iterator[Unit]:
