@@ -16,7 +16,7 @@ from pipeline.errors import ChorusError
 from pipeline.evaluation import store
 from pipeline.files import read_json, tree_hash, write_array
 from pipeline.project import Project
-from pipeline.stages import _job, evaluate, fuse, judge, reference, register, train
+from pipeline.stages import _job, choose, evaluate, fuse, judge, reference, register, train
 from pipeline.stages._failures import failures
 from pipeline.tracking import Tracker
 from pipeline.training import health
@@ -153,6 +153,7 @@ def test_the_pipeline_goes_on_without_failed_members_while_enough_are_left(
     assert "bad/r1 failed in training: loss" in capsys.readouterr().out
     assert store.read_evaluation(target.evaluation_folder("bad"))["candidates"] == []
     fuse.run(target)
+    choose.run(target)
     judge.run(target)
     register.run(target)
     page = (target.report / "report.html").read_text()
