@@ -11,6 +11,7 @@ With a GPU, a second table: dcgan's replicas trained as one.
 """
 
 import argparse
+import itertools
 import multiprocessing
 import os
 import statistics
@@ -85,9 +86,8 @@ def plain(family: Family, config: ModelConfig, device: torch.device) -> Steps:
     vars(resnet)["conv_halved"] = lambda layer, maps: avg_pool2d(layer(maps), 2)
     vars(resnet)["doubled_conv"] = lambda layer, maps: layer(resnet.double(maps))
     images = images_of(config, device)
-    batches = (
-        images[rows].float() / 127.5 - 1 for _ in iter(int, 1) for rows in torch.randperm(len(images)).split(BATCH)
-    )
+    shuffled = (rows for _ in itertools.count() for rows in torch.randperm(len(images)).split(BATCH))
+    batches = (images[rows].float() / 127.5 - 1 for rows in shuffled)
     if family.objective == "adversarial":
         yield from plain_adversarial(config, batches, device)
     objective = objective_for(family, config, Runtime(device, None))
@@ -142,7 +142,7 @@ def rate(members: list[Steps], seconds: float, finish: Callable[[], None] = lamb
 
 
 def peak(seconds: float) -> float:
-    """Return operations a second of bfloat16 matrix products, times their sum's share of this process."""
+    """Return operations a second of bfloat16 matrix products, with the threads of this process."""
     n, k, m = PRODUCT
     a, b = torch.randn(n, k).bfloat16(), torch.randn(k, m).bfloat16()
     start, count = time.perf_counter(), 0
