@@ -41,11 +41,9 @@ def sections(tflop: float, families: dict[str, Any], rungs: list[dict[str, int]]
     }
 
 
-def run(clone: Path, data: Path, changed: dict[str, Any]) -> dict[str, Any]:
+def run(clone: Path, base: dict[str, Any], changed: dict[str, Any]) -> dict[str, Any]:
     """Run the pipeline in the clone with these parameters; return what a row of the table is made from."""
-    prepare_clone(clone, data)
-    file = clone / "params.yaml"
-    file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text()), **changed}, sort_keys=False))
+    (clone / "params.yaml").write_text(yaml.safe_dump({**base, **changed}, sort_keys=False))
     began = time.monotonic()
     environment = {**os.environ, "PYTHONPATH": str(clone)}
     subprocess.run([sys.executable, "-m", "flows.retrain"], cwd=clone, env=environment, check=True)
@@ -127,7 +125,9 @@ def main() -> None:
     }
     for name in chosen.alone:
         ways[f"{name} alone"] = sections(chosen.tflop, {name: families[name]}, [], chosen.keep)
-    results = {way: run(clone, chosen.data, changed) for way, changed in ways.items()}
+    prepare_clone(clone, chosen.data)
+    base = yaml.safe_load((clone / "params.yaml").read_text())
+    results = {way: run(clone, base, changed) for way, changed in ways.items()}
     metrics = results["raced"]["metrics"]
     print(f"\nsplit {metrics['split']}, {metrics['samples']:,} images an arm; {os.cpu_count()} cores of", end=" ")
     print(f"{platform.machine()}; minutes of the first way include data and extractors; the clone is {clone}\n")
