@@ -38,7 +38,7 @@ def run(project: Project) -> None:
     ]
     for row in rows:
         shown = f"{ruler.name} {row['distance']:.3f}, {row['bytes']:,} bytes, " if "distance" in row else ""
-        print(f"choose  {row['kind']:<8}{row['name']:<18}{shown}{row['why']}", flush=True)
+        print(f"choose  {row['kind']:<10}{row['name']:<18}{shown}{row['why']}", flush=True)
     identity = next((name for name, arm in students.items() if arm is shipped), None)
     content = {"kind": shipped.kind, "name": shipped.name}
     recipe = {"kind": "candidate", "id": identity} if identity else teacher_recipe(project)
