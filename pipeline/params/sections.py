@@ -74,7 +74,7 @@ class Compute(Section):
 
 
 class Training(Section):
-    """replicas: whether those of a family train as one (`fused`) or one after another; `auto`: as one on CUDA."""
+    """replicas: whether a family's train as one (`fused`) or one after another; `auto`: as measured to be faster."""
 
     replicas: Literal["auto", "fused", "sequential"] = "auto"
 
