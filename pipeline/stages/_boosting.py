@@ -27,7 +27,7 @@ def part_after(parts: Sequence[Unit], part: Unit, runtime: Runtime, interruption
     """Return the unit of the part that follows `parts`, all complete, with the images that it trains on.
 
     The images' weights are kept beside its checkpoint. An interruption before they are known leaves nothing: the
-    classifier, a tenth of a part's budget, is then trained anew.
+    classifier, a quarter of a part's budget, is then trained anew.
     """
     part = replace(part, recipe=part.recipe.model_copy(update={"snapshots": 1}))
     if not parts or part.complete:

@@ -128,9 +128,8 @@ def covered(mixture: nn.Module) -> int:
 def test_boosting_covers_more_modes_of_a_ring_than_bagging(spot: None) -> None:
     """At an equal budget: what the classifiers see is added to the bagged members' own."""
     kimg, found = 8.0, []
-    for seed in range(2):
+    for seed in range(3):
         data = ring(seed)
         with_classifiers = recipe(kimg * (1 + SHARE))
         found.append((covered(boosted(data, recipe(kimg), seed)), covered(bagged(data, with_classifiers, seed))))
-    assert sum(one for one, _ in found) > sum(other for _, other in found)
-    assert all(one >= other for one, other in found)
+    assert all(one > other for one, other in found), found

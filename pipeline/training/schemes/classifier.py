@@ -20,7 +20,7 @@ from pipeline.training.loop import Data, batch_at
 from pipeline.training.optimizers import build_optimizer
 from pipeline.training.streams import Streams
 
-SHARE = 0.1  # of a member's budget, spent beside it
+SHARE = 0.25  # of a member's budget, spent beside it
 SURE = 30.0  # largest logit that counts
 CHUNK = 256
 
@@ -43,7 +43,7 @@ def train_classifier(
 ) -> Iterator[nn.Module]:
     """Train a classifier whose logit is high where an image is real, yielding it after every step.
 
-    It sees real images for a tenth of the family's `kimg`, each batch together with as many of the mixture, so that
+    It sees real images for a quarter of the family's `kimg`, each batch together with as many of the mixture, so that
     batch statistics tell nothing. Cross-entropy. After the last step it is in evaluation mode.
     """
     with torch.random.fork_rng():
