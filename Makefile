@@ -33,7 +33,7 @@ test: setup ## lint, types and all quick tests
 	ruff check .
 	ruff format --check .
 	mypy
-	python -m pytest
+	OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist worksteal
 
 test-slow: setup ## the tests on real data sets (minutes)
 	python -m pytest -m slow

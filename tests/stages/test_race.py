@@ -213,8 +213,9 @@ def test_where_the_first_rung_started_from_is_not_looked_for_again(
     pinned = f"warm_start: {{source: ./gone.safetensors, version: null, content: '{'0' * 64}'}}"
     made = copied(ranked, tmp_path, PARAMS.replace("lr: 0.002", f"lr: 0.002, {pinned}"))
     advance.run(made, "vae", 2)
-    last = "vae/r0/000010016"
-    assert tree_hash(made.snapshot(last)) == tree_hash(raced.snapshot(last))
+    # The same training; only the average differs, which a warm start does not shorten.
+    histories = [(of.family_folder("vae", 2) / "r0" / "history.json").read_bytes() for of in (made, raced)]
+    assert histories[0] == histories[1]
 
 
 def test_a_state_that_is_missing_or_of_other_networks_is_said(ranked: Project, tmp_path: Path) -> None:
