@@ -56,16 +56,26 @@ def lock_message(root: Path, metrics: dict[str, Any], registration: dict[str, An
 
 
 def winner_lines(metrics: dict[str, Any], registration: dict[str, Any]) -> list[str]:
-    """Return the winner with its headline distances, and its registered version; nothing for what is not known."""
-    winner = metrics.get("winner")
-    values: dict[str, float] = next(
-        (arm.get("metrics", {}) for arm in metrics.get("arms", []) if arm.get("name") == winner), {}
-    )
-    distances = ", ".join(f"{key} {values[key]:.4g}" for key in metrics.get("headline", []) if key in values)
-    lines = [f"Winner: {winner}" + (f" ({distances})" if distances else "")] if winner else []
+    """Return the winner and a student shipped in its place with their headline distances, and the registered version.
+
+    Nothing for what is not known.
+    """
+    lines = []
+    if winner := metrics.get("winner"):
+        lines.append(f"Winner: {winner}{_distances(metrics, 'strategy', winner)}")
+    if (shipped := metrics.get("shipped") or {}).get("kind") == "student":
+        lines.append(f"Shipped: student {shipped['name']}{_distances(metrics, 'student', shipped['name'])}")
     if version := registration.get("version"):
         lines.append(f"Registered: {registration.get('model', 'model')} version {version}")
     return lines
+
+
+def _distances(metrics: dict[str, Any], kind: str, name: str) -> str:
+    arms = metrics.get("arms", [])
+    found = (arm.get("metrics", {}) for arm in arms if (arm.get("kind"), arm.get("name")) == (kind, name))
+    values: dict[str, float] = next(found, {})
+    told = ", ".join(f"{key} {values[key]:.4g}" for key in metrics.get("headline", []) if key in values)
+    return f" ({told})" if told else ""
 
 
 def _stages(text: str) -> dict[str, Any]:

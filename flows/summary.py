@@ -69,10 +69,12 @@ def arm_table(metrics: dict[str, Any]) -> Table | None:
 
 
 def closing_lines(root: Path, metrics: dict[str, Any], registration: dict[str, Any]) -> list[str]:
-    """Return the winner, its registered version, and where the report lies, as far as each is known."""
+    """Return the winner, a student shipped in its place, the registered version and the report, if each is known."""
     lines = []
     if winner := registration.get("strategy") or metrics.get("winner"):
         lines.append(f"winner      {winner}")
+    if (shipped := metrics.get("shipped") or {}).get("kind") == "student":
+        lines.append(f"shipped     student {shipped['name']}")
     if version := registration.get("version"):
         lines.append(f"registered  {registration.get('model', 'model')} version {version}")
     report = root / str(registration.get("report", "report/report.html"))

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from flows.execution import CLEAN, FAILED, RAN, SKIPPED, Outcome, Result, failure_message
 from flows.git import commit_lock, winner_lines
-from flows.summary import print_summary, read_results
+from flows.summary import closing_lines, print_summary, read_results
 from pipeline.errors import ChorusError
 from tests.flows.conftest import call
 
@@ -66,6 +66,14 @@ def test_winner_lines() -> None:
         "Registered: m version 3",
     ]
     assert winner_lines({}, {}) == []
+
+
+def test_a_student_that_is_shipped_is_named(tmp_path: Path) -> None:
+    arm = {"name": "small", "kind": "student", "metrics": {"fd_classifier-b": 7.25}, "cost": 1.0}
+    metrics = METRICS | {"arms": [*METRICS["arms"], arm], "shipped": {"kind": "student", "name": "small"}}
+    assert winner_lines(metrics, {})[1] == "Shipped: student small (fd_classifier-b 7.25)"
+    assert "shipped     student small" in closing_lines(tmp_path, metrics, {})
+    assert len(closing_lines(tmp_path, METRICS | {"shipped": {"kind": "strategy", "name": "weighted"}}, {})) == 1
 
 
 def test_failure_messages() -> None:
