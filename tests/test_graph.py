@@ -60,6 +60,12 @@ def test_every_module_that_a_stage_uses_is_a_dependency(stage):
     assert not {file for file in used if not declared & {file, *file.parents}}
 
 
+@pytest.mark.parametrize("stage", [stage for stage in STAGES if "foreach" in STAGES[stage]])
+def test_what_builds_one_recipes_networks_depends_on_their_architecture(stage):
+    assert "pipeline/models/_base.py" in definition(stage)["deps"]
+    assert "pipeline/models/${item.architecture}.py" in definition(stage)["deps"]
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_declared_file_exists(stage):
     for dep in definition(stage)["deps"]:
