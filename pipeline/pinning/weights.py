@@ -38,7 +38,11 @@ def find(project: Project, family: str, wanted: WarmStart) -> WarmStart:
         kept = project.warm / content
         if not kept.exists() or tree_hash(kept) != content:
             shutil.rmtree(kept, ignore_errors=True)
-            folder.rename(kept)
+            try:
+                folder.rename(kept)
+            except OSError:  # meanwhile another family that starts from the same weights has fetched them
+                if not kept.exists() or tree_hash(kept) != content:
+                    raise
     return wanted.model_copy(update={"version": version, "content": content})
 
 
