@@ -194,7 +194,12 @@ class Job:
             run.tag(chorus_failure=fault.reason, chorus_incidents=incidents)
             run.file(self.unit.output(member) / FILE)
         self.drop_checkpoints()
-        print(f"train {self.unit.name}: failed for good: {fault}", flush=True)
+        # The fault's own message names a family's key; a sibling, a part or a student has none of that name.
+        print(
+            f"train {self.unit.name}: failed for good: {fault.reason} after {fault.nimg / 1000:g} kimg; lower its "
+            "learning rate, choose another loss or regularisers, or set compute.precision to fp32",
+            flush=True,
+        )
         raise Failed(fault.reason)
 
     def drop_checkpoints(self) -> None:
