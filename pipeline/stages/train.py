@@ -54,10 +54,12 @@ def run(project: Project, family: str) -> None:
     done = members_of(trained)
     if recipe.scheme == "boosting":
         sound = [part for part in trained if not part.failed]
-        folder = project.checkpoints / family
-        # Without a first part there is no mixture: its reason is that of the whole.
-        (first,) = trained[0].members
-        done = {BOOSTED: write_mixtures(recipe, sound, folder, tracker, manifest) if sound else done[first]}
+        if sound:
+            lost = members_of(part for part in trained if part.failed)
+            done = {BOOSTED: write_mixtures(recipe, sound, project.checkpoints / family, tracker, manifest), **lost}
+        else:
+            # Without a first part there is no mixture: its reason is that of the whole.
+            done = dict(zip([BOOSTED], done.values(), strict=True))
     deliver(project, family, FIRST, done, roster)
 
 
@@ -78,15 +80,18 @@ def train_units(
     """Train what is not complete yet, one unit after another; return all of them."""
     trained = []
     for unit in units:
-        if unit.complete:
-            print(f"train {unit.name}: {'failed' if unit.failed else 'complete'} since an earlier run", flush=True)
+        if unit.failed:
+            (reason,) = {fault["reason"] for fault in _failures.failures_in(members_of([unit])).values()}
+            print(f"train {unit.name}: failed: {reason}", flush=True)
+        elif unit.complete:
+            print(f"train {unit.name}: complete since an earlier run", flush=True)
         else:
             train_unit(unit, runtime, tracker, manifest, interruption)
         trained.append(unit)
     return trained
 
 
-def members_of(trained: list[Unit]) -> dict[str, Path]:
+def members_of(trained: Iterable[Unit]) -> dict[str, Path]:
     """Return the folder of each member of complete units."""
     return {member: unit.output(member) for unit in trained for member in unit.members}
 

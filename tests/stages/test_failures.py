@@ -15,12 +15,15 @@ from pipeline.data.manifest import write_manifest
 from pipeline.errors import ChorusError
 from pipeline.evaluation import store
 from pipeline.files import read_json, tree_hash, write_array
-from pipeline.project import Project
+from pipeline.project import FIRST, Project
 from pipeline.stages import _job, choose, evaluate, fuse, judge, reference, register, train
 from pipeline.stages._failures import failures
 from pipeline.tracking import Tracker
 from pipeline.training import health
 from pipeline.training.checkpoints import save_checkpoint
+from pipeline.training.interruption import Interruption
+from pipeline.training.state import State
+from pipeline.weights import load_generator
 from tests.factories import write_prepared
 
 PARAMS = """
@@ -222,3 +225,24 @@ def test_a_boosted_mixture_whose_first_part_failed_is_the_member_that_failed(pro
         "family.json",
         *(f"{m}/failure.json" for m in target.params.families["bad"].members),
     }
+
+
+def test_a_part_that_failed_is_listed_beside_the_mixture_of_those_before(
+    project: Callable[..., Project], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = project(bad=(LAYERS % "boosting").replace("lr: 1000.0", "lr: 0.001"))
+    plain = _job.Job.go_on
+
+    def go_on(job: _job.Job, state: State, interruption: Interruption) -> None:
+        if job.unit.members == ("part1",):
+            raise health.Unhealthy(job.unit.streams, state.nimg, "made to fail")
+        plain(job, state, interruption)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_job.Job, "go_on", go_on)
+        train.run(target, "bad")
+    roster = read_json(target.family_folder("bad") / "family.json")
+    assert (roster["members"], roster["failed"]) == (["boosted"], ["part1"])
+    assert {name: failure["reason"] for name, failure in failures(target).items()} == {"bad/part1": "made to fail"}
+    (snapshot,) = evaluate.candidates_of(target, "bad", FIRST)
+    assert len(load_generator(target.snapshot(snapshot))[1].parts) == 1
