@@ -130,7 +130,7 @@ class Execution:
 
 
 def verify(processes: Processes, root: Path, environment: Mapping[str, str], log: Callable[[str], None]) -> Outcome:
-    """Check that the registry holds the fused model; the command registers it again where it was lost."""
+    """Check that the registry holds the chosen model; the command registers it again where it was lost."""
     outcome = _follow(processes, VERIFY, [sys.executable, "-m", "pipeline", "verify"], root, environment, log)
     return replace(outcome, what=HELD) if outcome.what == RAN else outcome
 

@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     pin = commands.add_parser("pin", help="settle in params.yaml which weights the families' warm starts are")
     pin.add_argument("--refresh", action="store_true", help="also those of members and files that are settled already")
     commands.add_parser("check", help="validate params.yaml and print nothing else than what is wrong")
-    commands.add_parser("verify", help="check that the registry holds the fused model; register it if not")
+    commands.add_parser("verify", help="check that the registry holds the chosen model; register it if not")
     export = commands.add_parser("export", help="write a generator as ONNX or in half precision")
     export.add_argument("--what", default="chosen", help="`chosen`, or the id of a candidate (default: chosen)")
     export.add_argument("--format", choices=["onnx", "int8", "fp16"], required=True)
