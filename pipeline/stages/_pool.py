@@ -61,7 +61,9 @@ def read_pool(project: Project, ruler: Ruler) -> tuple[Candidate, ...]:
     for rung in project.rungs:
         for family in project.params.families:
             pool += read_family(project, ruler, family, rung)
-    left, wanted = {candidate.member for candidate in pool}, project.params.fusion.min_members
+    # A sibling stands for no member that failed: it is the continuation of another one.
+    left = {candidate.member for candidate in pool} - siblings_of(project)
+    wanted = project.params.fusion.min_members
     if len(left) < wanted:
         failed = in_words(failures(project)) or "none failed"
         raise ChorusError(
@@ -71,6 +73,13 @@ def read_pool(project: Project, ruler: Ruler) -> tuple[Candidate, ...]:
     return tuple(pool)
 
 
+def siblings_of(project: Project) -> set[str]:
+    """Return what members divided into in the last rung of a race, as FAMILY/MEMBER."""
+    last = project.rungs[-1]
+    rosters = {f: read_json(project.family_folder(f, last) / "family.json") for f in project.params.families}
+    return {f"{family}/{name}" for family, roster in rosters.items() for name in roster.get("siblings", [])}
+
+
 def without_worse_siblings(
     project: Project, pool: tuple[Candidate, ...], fit: Moments, choose: Moments
 ) -> tuple[tuple[Candidate, ...], list[Branching]]:
@@ -78,9 +87,7 @@ def without_worse_siblings(
 
     fit, choose: moments of the two parts of `val`.
     """
-    last = project.rungs[-1]
-    rosters = {f: read_json(project.family_folder(f, last) / "family.json") for f in project.params.families}
-    siblings = {f"{family}/{name}" for family, roster in rosters.items() for name in roster.get("siblings", [])}
+    siblings, last = siblings_of(project), project.rungs[-1]
     if not siblings:
         return pool, []
     rest: list[Moments] = []

@@ -292,3 +292,12 @@ def test_siblings_stay_candidates_only_where_they_measure_better(branched: Proje
     assert f"siblings in vae {'kept' if found['kept'] else 'left out'}" in capsys.readouterr().out
     assert "vae/r0" in fused["members"]
     assert "stuck/r0" in fused["members"]
+
+
+def test_siblings_stand_for_no_member_that_failed(branched: Project) -> None:
+    text = (branched.root / "params.yaml").read_text().replace("fusion: {", "fusion: {min_members: 5, ")
+    ruler = store.read_ruler(branched.reference)
+    members = {candidate.member for candidate in read_pool(branched, ruler)}
+    assert members == {"mlp/r0", "mlp/r1", "stuck/r0", "vae/r0", "vae/r0b1", "vae/r0b2"}
+    with pytest.raises(ChorusError, match=r"4 members have candidates, fusion\.min_members asks for 5"):
+        read_pool(Project(branched.root, parse_params(text)), ruler)
