@@ -48,6 +48,8 @@ def changed(path, value):
             {"architecture": "vae", "kimg": 1, "scheme": "cascade", "replicas": 2},
             ["families.vae", "'cascade'", "not for 'vae'"],
         ),
+        ("families.mlp.warm_start", 7.5, ["families.mlp.warm_start = 7.5", "the source alone"]),
+        ("families.mlp.warm_start", {"source": "champion"}, ["families.mlp.warm_start", "pipeline pin"]),
         ("families.mlp.kimg", "many", ["families.mlp.kimg = 'many'", "number"]),
         ("families.mlp.architecture", ..., ["families.mlp.architecture", "missing"]),
         ("families.Big Name", {"architecture": "mlp", "kimg": 1}, ["families.Big Name", "pattern"]),

@@ -23,6 +23,8 @@ def _explain(item: Any) -> str:
     if item["type"] == "missing":
         return f"{where}: missing"
     value = "" if isinstance(item["input"], dict | BaseModel) else f" = {item['input']!r}"
+    if item["type"] == "model_type":
+        return f"{where}{value}: a section of keys is wanted here: {', '.join(_allowed_keys(item['loc']))}"
     return f"{where}{value}: {message}" if where else message
 
 
@@ -37,6 +39,8 @@ def _allowed_keys(location: tuple[Any, ...]) -> list[str]:
     """Keys of the section at `location`."""
     model: Any = Params
     for part in location:
+        if isinstance(part, int):
+            continue  # the place in a list, whose entries are the model already
         if part in RECIPES:
             model = RECIPES[part]
         elif model not in RECIPES.values() or part in model.model_fields:

@@ -30,7 +30,11 @@ class WarmStart(Section):
     def _from_a_source(cls, value: Any) -> Any:
         if isinstance(value, int) and not isinstance(value, bool):
             value = str(value)  # `warm_start: 7`
-        return {"source": value, "version": None, "content": UNPINNED} if isinstance(value, str) else value
+        if isinstance(value, str):
+            return {"source": value, "version": None, "content": UNPINNED}
+        if not isinstance(value, dict | WarmStart) or {"source"} <= set(value) < {"source", "version", "content"}:
+            raise ValueError("write the source alone; `python -m pipeline pin` adds version and content, always both")
+        return value
 
     @field_validator("source")
     @classmethod

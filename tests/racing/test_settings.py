@@ -32,6 +32,8 @@ def test_the_repository_shares_no_budget_and_races_nobody() -> None:
         ({"budget": {"families": 4}}, ["either 'kimg' or 'tflop'"]),
         ({"budget": {"kimgs": 100, "families": 4}}, ["budget.kimgs", "unknown key", "tflop"]),
         ({"racing": {"rungs": LATER}}, ["set 'budget'", "{kimg: 2000, families: 4}"]),
+        ({"racing": {"rungs": [{**LATER[0], "keep": 1}]}}, ["racing.rungs.0.keep: unknown key", "rung, after"]),
+        ({"racing": {"rungs": [2]}}, ["racing.rungs.0 = 2: a section of keys", "rung, after"]),
         ({"racing": {"branch": 2}}, ["'branch'", "'rungs' names none"]),
         ({"budget": SHARED, "racing": {"rungs": [{"rung": 3, "after": 2}]}}, ["[{rung: 2, after: 1}]"]),
         ({"budget": SHARED, "racing": {"rungs": [*LATER, *LATER]}}, ["{rung: 3, after: 2}"]),
