@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.errors import ChorusError
 from pipeline.files import tree_hash
 from pipeline.packaged.folder import write_content, write_package
 from pipeline.tracking import Run, Tracker
@@ -118,10 +119,16 @@ def set_candidate(tracker: Tracker, version: Version) -> None:
 
 
 def alias_number(tracker: Tracker, model: str, alias: str = CANDIDATE) -> str | None:
-    """Return the number of the version that an alias points to, None where there is none."""
+    """Return the number of the version that an alias points to, None where there is none.
+
+    Raises `ChorusError` where the registry does not answer: what it holds is not known then.
+    """
     from mlflow.exceptions import MlflowException
 
     try:
         return str(tracker.client.get_model_version_by_alias(model, alias).version)
-    except MlflowException:
-        return None
+    except MlflowException as error:
+        # No such model, and no such alias of it.
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise ChorusError(f"the registry does not tell where '{alias}' of '{model}' points: {error}") from None

@@ -4,9 +4,11 @@ import ast
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import sysconfig
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -70,6 +72,18 @@ def test_version_is_found_by_its_content(registered: tuple[Path, registry.Versio
     assert registry.find_version(tracker, "other", version.content) is None
     assert registry.alias_number(tracker, "chorus") == version.number
     assert registry.alias_number(tracker, "other") is None
+
+
+def test_a_registry_that_does_not_answer_is_not_one_without_the_alias(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    tracker = Tracker(tmp_path)
+    assert registry.alias_number(tracker, "chorus", "champion") is None
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:
+        database.execute("DROP TABLE registered_models")
+    with pytest.raises(ChorusError, match="does not tell where 'champion' of 'chorus' points"):
+        registry.alias_number(tracker, "chorus", "champion")
 
 
 def test_loads_and_samples_in_a_foreign_process(registered: tuple[Path, registry.Version], tmp_path: Path) -> None:
