@@ -140,9 +140,10 @@ def units(
                     before = unit
                 else:
                     source = before.last_snapshot() if before else None
-                    # The weights to start from are a generator's, not a refiner's.
-                    first = None if source else initial
-                    before = replace(unit, config=refined(config, replica), refined=source, initial=first)
+                    before = replace(unit, config=refined(config, replica), refined=source)
+                    if source:
+                        # The weights to start from are a generator's, not a refiner's, which starts and averages anew.
+                        before = replace(before, recipe=recipe.model_copy(update={"warm_start": None}), initial=None)
                 yield before
         case "boosting":
             parts: list[Unit] = []

@@ -10,6 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 from pipeline.__main__ import main
+from pipeline.compute import set_up
+from pipeline.data.dataset import read_manifest
 from pipeline.errors import ChorusError
 from pipeline.files import tree_hash
 from pipeline.params import WarmStart
@@ -18,6 +20,7 @@ from pipeline.project import Project
 from pipeline.stages import pin, register, train
 from pipeline.stages.train import training_key
 from pipeline.tracking import PIPELINE_RUN, Tracker
+from pipeline.training.interruption import Interruption
 from tests.factories_fused import PARAMS, write_fused, write_judgement, write_project, write_snapshot
 
 FIRST, SECOND = (f"mlp/r{i}/000001000" for i in (0, 1))
@@ -302,3 +305,18 @@ def test_every_scheme_starts_from_the_pinned_weights(root: Path, scheme: str, st
     names = [line.split(": ")[0].removeprefix("train trained/") for line in said if f": starts from {FIRST}: " in line]
     assert [name.split()[0] for name in names] == starting
     shutil.rmtree(member(root, "trained"))
+
+
+def test_the_average_of_a_refiner_starts_as_without_a_warm_start(root: Path) -> None:
+    family = f"{{architecture: mlp, scheme: cascade, replicas: 2, kimg: 0.1, width: 8, latent: 4, warm_start: {FIRST}}}"
+    ask(root, "1", f"  trained: {family}\n")
+    pin.run(Project.load(root))
+    project = Project.load(root)
+    runtime, manifest = set_up(project.params.compute), read_manifest(project.prepared)
+    with Interruption() as interruption:
+        planned = train.units(project, "trained", project.params.families["trained"], manifest, runtime, interruption)
+        first, second = train.train_units(planned, runtime, Tracker(root), manifest, interruption)
+    assert first.initial is not None
+    assert second.initial is None
+    assert (first.recipe.rampup, second.recipe.rampup) == (None, 0.05)
+    shutil.rmtree(project.checkpoints)
