@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -69,9 +70,18 @@ def in_first_rung(project: Project, family: str, manifest: dict[str, Any]) -> tu
     roster: dict[str, Any] = {"params": recipe.model_dump(mode="json")}
     if project.params.budget is None:
         return recipe, roster
-    flops = flops_per_image(recipe, model_config(recipe, manifest))
+    flops = mean_flops(recipe, model_config(recipe, manifest))
     kimg = member_kimg(project.params, family, flops)
     return recipe.model_copy(update={"kimg": kimg}), {**roster, "kimg": kimg, "flops_per_image": flops}
+
+
+def mean_flops(recipe: Family, config: ModelConfig) -> float:
+    """Return the operations of a training image, as a mean over the members: those of a cascade cost more and more.
+
+    Of boosting that is a part's training without the classifier that weighs its images.
+    """
+    later = range(recipe.replicas if recipe.scheme == "cascade" else 1)
+    return fmean(flops_per_image(recipe, refined(config, refiners)) for refiners in later)
 
 
 def train_units(

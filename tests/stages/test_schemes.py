@@ -13,17 +13,20 @@ import pytest
 import torch
 
 import pipeline.models
+from pipeline.data.dataset import read_manifest
 from pipeline.errors import ChorusError
 from pipeline.files import read_json, tree_hash, write_json
 from pipeline.fusion.samplers import CandidateSampler, draw
 from pipeline.packaged.folder import write_content
-from pipeline.params import Family, parse_params, registered
+from pipeline.params import Budget, Family, parse_params, registered
 from pipeline.project import FIRST, Project
 from pipeline.recipes import load_sampler
 from pipeline.stages import evaluate, train
 from pipeline.tracking import Tracker
 from pipeline.training import loop
+from pipeline.training.cost import flops_per_image
 from pipeline.training.schemes import classifier
+from pipeline.training.schemes.cascade import refined
 from pipeline.weights import load_discriminator, load_generator
 from tests.factories import write_prepared
 
@@ -190,6 +193,19 @@ def test_a_cascade_keeps_what_it_refines(project: Project) -> None:
     kept = {name.removeprefix("first."): value for name, value in second.items() if name.startswith("first.")}
     assert kept.keys() == first.keys()
     assert all(torch.equal(kept[name], first[name]) for name in first)
+
+
+def test_a_budget_of_operations_counts_what_a_cascade_passes_through(project: Project) -> None:
+    family, manifest = name_of("dcgan", "cascade", False), read_manifest(project.prepared)
+    recipe = project.params.families[family]
+    budget = Budget(tflop=0.1, families=1)
+    alone = Project(project.root, project.params.model_copy(update={"families": {family: recipe}, "budget": budget}))
+    shared, roster = train.in_first_rung(alone, family, manifest)
+    plain = train.model_config(recipe, manifest)
+    first, second = (flops_per_image(recipe, config) for config in (plain, refined(plain, 1)))
+    assert second > 1.2 * first
+    assert roster["kimg"] == shared.kimg
+    assert shared.kimg * 1000 * (first + second) == pytest.approx(0.1e12)
 
 
 def test_a_bagged_member_sees_its_own_bootstrap(project: Project) -> None:
