@@ -154,11 +154,12 @@ def peak(seconds: float) -> float:
 
 def worker(kind: str, name: str, size: int, channels: int, threads: int, orders: Connection) -> None:
     """Follow orders (members, seconds): answer with images a second; (0, seconds): with operations a second."""
-    runtime = set_up(Compute(device="cpu", threads=threads))
     family, config = recipe(name, size, channels)
     if kind == "plain":
-        members = [plain(family, config, runtime.device)]
+        torch.set_num_threads(threads)
+        members = [plain(family, config, torch.device("cpu"))]
     else:
+        runtime = set_up(Compute(device="cpu", threads=threads))
         members = [ours(family, config, runtime, replica=replica) for replica in range(2)]
     for steps in members:
         for _ in range(WARM_UP):
