@@ -14,7 +14,7 @@ if sys.argv[1] == "kept":
     set_up(Compute(device="cpu"))
 def step():
     return (torch.ones(2**24) + 1).sum().item()
-for _ in range(4):
+for _ in range(10):
     step()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(4):

@@ -7,7 +7,7 @@ import yaml
 
 import pipeline.models
 from pipeline.errors import ChorusError
-from pipeline.params import Params, conflict, parse_params, read_params, registered
+from pipeline.params import Family, Params, conflict, parse_params, read_params, registered
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "params.yaml").read_text()
@@ -167,3 +167,8 @@ def test_every_section_of_the_file_is_known_to_dvc():
     named = {param.split(".")[0] for stage in stages.values() for param in stage.get("do", stage).get("params", [])}
     assert named <= set(yaml.safe_load(TEXT))
     assert {field.alias or name for name, field in Params.model_fields.items()} == set(yaml.safe_load(TEXT))
+
+
+def test_r3gan_refuses_spectral_normalisation() -> None:
+    with pytest.raises(ValueError, match="nothing to divide by in r3gan"):
+        Family(architecture="r3gan", kimg=1, spectral_norm=True)

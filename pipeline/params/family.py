@@ -134,6 +134,8 @@ class Family(Section):
             raise ValueError(f"scheme joint trains with a cross-entropy: loss {' or '.join(ENTROPY)}, not {self.loss}")
         if self.scheme == "joint" and self.discriminators > 1:
             raise ValueError("scheme joint has one discriminator for all its generators; leave 'discriminators' out")
+        if self.spectral_norm and self.architecture == "r3gan":
+            raise ValueError("'spectral_norm' has nothing to divide by in r3gan, whose layers start at zero")
         if self.discriminator_weights != "mean" and self.discriminators == 1:
             raise ValueError("'discriminator_weights' weighs several 'discriminators', and there is one")
         return self
