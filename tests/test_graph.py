@@ -70,3 +70,9 @@ def test_what_builds_one_recipes_networks_depends_on_their_architecture(stage):
 def test_every_declared_file_exists(stage):
     for dep in definition(stage)["deps"]:
         assert "${" in dep or not dep.startswith("pipeline/") or (ROOT / dep).exists()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stages_depend_on_whole_sections_as_single_keys_may_be_left_out(stage):
+    for name in definition(stage).get("params", []):
+        assert "." not in name or "${" in name or name == "racing.rungs", name
