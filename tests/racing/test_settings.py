@@ -10,7 +10,8 @@ from pipeline.params import Params, parse_params
 
 TEXT = (Path(__file__).parents[2] / "params.yaml").read_text()
 LATER = [{"rung": 2, "after": 1}]
-SHARED = {"kimg": 100, "families": 4}
+NUMBER = 5  # of families in params.yaml
+SHARED = {"kimg": 100, "families": NUMBER}
 
 
 def with_sections(**sections) -> Params:
@@ -26,12 +27,12 @@ def test_the_repository_shares_no_budget_and_races_nobody() -> None:
 @pytest.mark.parametrize(
     ("sections", "parts"),
     [
-        ({"budget": {"kimg": 100, "families": 3}}, ["budget.families = 3", "set it to 4", "trained anew"]),
+        ({"budget": {"kimg": 100, "families": 3}}, ["budget.families = 3", f"set it to {NUMBER}", "trained anew"]),
         ({"budget": {"kimg": 100}}, ["budget.families", "missing"]),
-        ({"budget": {"kimg": 100, "tflop": 100, "families": 4}}, ["either 'kimg' or 'tflop'"]),
-        ({"budget": {"families": 4}}, ["either 'kimg' or 'tflop'"]),
-        ({"budget": {"kimgs": 100, "families": 4}}, ["budget.kimgs", "unknown key", "tflop"]),
-        ({"racing": {"rungs": LATER}}, ["set 'budget'", "{kimg: 2000, families: 4}"]),
+        ({"budget": {"kimg": 100, "tflop": 100, "families": NUMBER}}, ["either 'kimg' or 'tflop'"]),
+        ({"budget": {"families": NUMBER}}, ["either 'kimg' or 'tflop'"]),
+        ({"budget": {"kimgs": 100, "families": NUMBER}}, ["budget.kimgs", "unknown key", "tflop"]),
+        ({"racing": {"rungs": LATER}}, ["set 'budget'", f"{{kimg: 2000, families: {NUMBER}}}"]),
         ({"racing": {"rungs": [{**LATER[0], "keep": 1}]}}, ["racing.rungs.0.keep: unknown key", "rung, after"]),
         ({"racing": {"rungs": [2]}}, ["racing.rungs.0 = 2: a section of keys", "rung, after"]),
         ({"racing": {"branch": 2}}, ["'branch'", "'rungs' names none"]),
