@@ -186,6 +186,8 @@ def main() -> None:
     chosen = parser.parse_args()
     if chosen.data is None and not chosen.clone.exists():
         parser.error("a new clone needs --data")
+    if chosen.step % 8 or chosen.warm % chosen.step:
+        parser.error("--step is whole batches of 64 (a multiple of 8), and --warm a multiple of --step")
     refer(chosen.clone, chosen.data)
     setting = Setting(chosen.clone, chosen.width, chosen.step, chosen.warm)
     began = time.monotonic()
