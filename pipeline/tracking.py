@@ -244,7 +244,10 @@ class Tracker:
         """
         for run in self.client.search_runs([self.experiment], "attributes.status = 'RUNNING'", max_results=1000):
             identity = run.data.tags.get(PROCESS)
-            if identity and not is_alive(identity):
+            if not identity or is_alive(identity):
+                continue
+            # It may have ended its run and exited since the search; now that it is dead, what stands there stays.
+            if self.client.get_run(run.info.run_id).info.status == "RUNNING":
                 self.client.set_terminated(run.info.run_id, "KILLED")
 
     def _create(self, name: str | None, tags: dict[str, str]) -> str:

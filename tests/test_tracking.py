@@ -132,6 +132,23 @@ with tracker.child("member", "dies", key="dies") as run:
     tracker.finish_pipeline()
 
 
+def test_a_process_that_ends_its_run_while_others_look_for_dead_ones_is_not_reaped(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker = Tracker(root)
+    run = tracker.client.create_run(tracker.experiment, tags={tracking.PROCESS: "ends:1:0.00"}).info.run_id
+
+    def ends_and_exits(identity: str) -> bool:
+        if identity != "ends:1:0.00":
+            return True
+        tracker.client.set_terminated(run, "FINISHED")
+        return False
+
+    monkeypatch.setattr(tracking, "is_alive", ends_and_exits)
+    tracker.reap()
+    assert tracker.client.get_run(run).info.status == "FINISHED"
+
+
 def test_identity_tells_processes_apart() -> None:
     here = tracking.process_identity(psutil.Process())
     host, pid, created = here.rsplit(":", 2)
