@@ -54,7 +54,7 @@ def picture(figures: Path, metrics: dict, path: Path) -> None:
 
 def table(metrics: dict) -> str:
     """Return the distances by each judge and by the ruler as a Markdown table."""
-    names = [*metrics["headline"], metrics["ruler"]]
+    names = [*metrics["headline"], metrics["decided_by"]]
     rows = [["", *names, "passes"]]
     rows += [[a["name"], *(f"{a['metrics'][n]:.2f}" for n in names), f"{a['cost']:g}"] for a in metrics["arms"]]
     rows.append(["real images", *(f"{metrics['floor'][n]:.2f}" for n in names), ""])

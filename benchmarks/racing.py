@@ -74,13 +74,13 @@ def trained(clone: Path, families: dict[str, Any]) -> dict[str, tuple[float, flo
 def distances(metrics: dict[str, Any], name: str, kind: str) -> list[str]:
     """Return an arm's distances by the judges and by the ruler."""
     (arm,) = (arm for arm in metrics["arms"] if (arm["name"], arm["kind"]) == (name, kind))
-    return [f"{arm['metrics'][metric]:.2f}" for metric in (*metrics["headline"], metrics["ruler"])]
+    return [f"{arm['metrics'][metric]:.2f}" for metric in (*metrics["headline"], metrics["decided_by"])]
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:
     """Return a row for the best member and one for the fusion of each way, as Markdown."""
     first = next(iter(results.values()))["metrics"]
-    names = [*first["headline"], first["ruler"]]
+    names = [*first["headline"], first["decided_by"]]
     lines = [f"| budget | arm | {' | '.join(names)} | TFLOP | minutes |", "|---|---|" + "---:|" * (len(names) + 2)]
     for way, result in results.items():
         metrics = result["metrics"]

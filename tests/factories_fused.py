@@ -6,13 +6,13 @@ import numpy as np
 import torch
 
 from pipeline.evaluation.pictures import write_png
+from pipeline.evaluation.ruler import DECIDES
 from pipeline.files import read_json, write_json
 from pipeline.models._base import ModelConfig, architecture
 from pipeline.weights import save_snapshot
 from tests.factories import write_prepared
 
 MEMBERS = ["r0", "r1"]
-RULER = "fd16_classifier"
 PARAMS = """
 data: {source: folder, root: images, watch: images, size: 8}
 families: {mlp: {architecture: mlp, kimg: 1, replicas: 2, width: 8, latent: 4}}
@@ -56,7 +56,7 @@ def write_project(root: Path) -> None:
         write_json(folder / "history.json", [{"nimg": n, "loss_g": 1.0, "loss_d": 2.0} for n in (500, 1000)])
         name = f"mlp/{member}/000001000"
         write_png(root / "evaluation" / "rung1" / name / "grid.png", np.zeros((8, 8, 3), np.uint8))
-        candidates.append({"id": name, "member": f"mlp/{member}", "nimg": 1000, "metrics": {RULER: 2.0 + i}})
+        candidates.append({"id": name, "member": f"mlp/{member}", "nimg": 1000, "metrics": {DECIDES: 2.0 + i}})
     write_json(
         root / "models" / "members" / "rung1" / "mlp" / "family.json",
         {"schema": 1, "family": "mlp", "members": MEMBERS, "params": {"lr": 0.1}},
@@ -72,17 +72,23 @@ def write_judgement(root: Path, winner: str = "weighted") -> None:
     recipe = read_json(root / "models" / "fused" / "recipe.json")["recipe"]
     rows = [{"name": winner, "recipe": recipe, "classes": 0, "evidence": {"fit": 1.0, "choose": 1.1, "cost": 1.0}}]
     pool = {f"mlp/{member}/000001000": 2.0 for member in MEMBERS}
-    strategies = {"schema": 1, "ruler": RULER, "winner": winner, "pool": pool, "strategies": rows}
+    strategies = {"schema": 1, "decided_by": DECIDES, "winner": winner, "pool": pool, "strategies": rows}
     write_json(root / "models" / "fused" / "strategies.json", strategies)
     shipped = {"kind": "strategy", "name": winner}
-    table = {"schema": 1, "ruler": RULER, "tolerance": None, "shipped": shipped, "rows": [shipped | {"shipped": True}]}
+    table = {
+        "schema": 1,
+        "decided_by": DECIDES,
+        "tolerance": None,
+        "shipped": shipped,
+        "rows": [shipped | {"shipped": True}],
+    }
     write_json(root / "models" / "chosen" / "students.json", table)
     arms = [("mlp/r0", "member", 2.0), ("mlp/r1", "member", 3.0), (winner, "strategy", 1.5)]
     metrics = {
         "schema": 1,
         "split": "gate",
         "samples": 64,
-        "ruler": RULER,
+        "decided_by": DECIDES,
         "judges": ["selfsup"],
         "headline": ["fd16_selfsup"],
         "winner": winner,
@@ -93,7 +99,7 @@ def write_judgement(root: Path, winner: str = "weighted") -> None:
         "accuracy": {"selfsup": None},
         "warnings": [],
         "arms": [
-            {"name": name, "kind": kind, "cost": 1.0, "metrics": {RULER: d, "fd16_selfsup": d}}
+            {"name": name, "kind": kind, "cost": 1.0, "metrics": {DECIDES: d, "fd16_selfsup": d}}
             for name, kind, d in arms
         ],
     }

@@ -1,10 +1,20 @@
-"""The ruler: the features, and how many of their dimensions, that a Fréchet distance is measured in."""
+"""The ruler: the features, and how many of their dimensions, that a Fréchet distance is measured in.
 
+Decisions are taken by the rulers of all selection extractors together, so that what one of them overlooks another sees:
+by the mean of their distances, each relative to the variance of the real images (`rfd_selection`). It is 0 for real
+images, and 1 for a generator that always draws what lies in the middle of them.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 
+from pipeline.evaluation.frechet import Matrix, Views, moments
+
+DECIDES = "rfd_selection"
 FEW_DIMS = 16
 ENOUGH_IMAGES = 10  # images a dimension below which the distance is mostly bias
 
@@ -14,12 +24,14 @@ class Ruler:
     """A linear map of an extractor's features.
 
     dims: leading principal components that are kept, None for all features as they are. name: the metric's name, e.g.
-    "fd16_classifier". mean, basis: D and D×dims float64, None with dims None.
+    "fd16_classifier". spread: total variance of the real images of `train`, by which distances are made relative.
+    mean, basis: D and D×dims float64, None with dims None.
     """
 
     extractor: str
     dims: int | None
     name: str
+    spread: float
     mean: np.ndarray | None = field(default=None, repr=False)
     basis: np.ndarray | None = field(default=None, repr=False)
 
@@ -29,6 +41,11 @@ class Ruler:
         if self.mean is None or self.basis is None:
             return values
         return (values - self.mean) @ self.basis
+
+    def relative(self, features: np.ndarray) -> Matrix:
+        """Map features N×D to float64 N×d in which real images have a total variance of 1."""
+        scaled: Matrix = self.project(features) / math.sqrt(self.spread)
+        return scaled
 
 
 def choose_dims(setting: Literal["auto", "all"] | int, features: int, val_images: int) -> int | None:
@@ -58,11 +75,26 @@ def fit_ruler(extractor: str, train: np.ndarray, dims: int | None) -> Ruler:
 
     Each component's sign is fixed by its largest entry, so that equal features give equal bytes.
     """
+    mean, covariance = moments(train)
     if dims is None:
-        return Ruler(extractor, None, frechet_name(extractor, None))
-    values = np.asarray(train, dtype=np.float64)
-    mean = values.mean(axis=0)
-    centred = values - mean
-    vectors = np.linalg.eigh(centred.T @ centred)[1][:, ::-1][:, :dims]
-    signs = np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(dims)])
-    return Ruler(extractor, dims, frechet_name(extractor, dims), mean, np.ascontiguousarray(vectors * signs))
+        return Ruler(extractor, None, frechet_name(extractor, None), spread_of(np.trace(covariance)))
+    variances, vectors = np.linalg.eigh(covariance)
+    kept = vectors[:, ::-1][:, :dims]
+    signs = np.sign(kept[np.abs(kept).argmax(axis=0), np.arange(dims)])
+    spread = spread_of(variances[::-1][:dims].sum())
+    return Ruler(extractor, dims, frechet_name(extractor, dims), spread, mean, np.ascontiguousarray(kept * signs))
+
+
+def spread_of(variance: float) -> float:
+    """Return what distances are divided by: 1 for images that all look the same to the extractor."""
+    return float(variance) if variance > 0 else 1.0
+
+
+def views(rulers: Sequence[Ruler], features: Mapping[str, np.ndarray]) -> Views:
+    """Return the moments that the rulers see of images whose features (N×D) are given by the extractor's name."""
+    return tuple(moments(ruler.relative(features[ruler.extractor])) for ruler in rulers)
+
+
+def decisive(metrics: Mapping[str, float], rulers: Sequence[Ruler]) -> float:
+    """Return the distance that decides, from the distances of the rulers that decide."""
+    return float(np.mean([metrics[ruler.name] / ruler.spread for ruler in rulers]))

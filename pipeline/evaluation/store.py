@@ -49,21 +49,27 @@ def write_ruler(reference: Path, ruler: Ruler) -> None:
         write_array(reference / "rulers" / f"{ruler.extractor}_basis.npy", ruler.basis)
 
 
-def read_ruler(reference: Path, extractor: str | None = None) -> Ruler:
-    """Return an extractor's ruler; without a name the first selection extractor's, which takes the decisions."""
+def read_ruler(reference: Path, extractor: str) -> Ruler:
+    """Return an extractor's ruler."""
     content = read_reference(reference)
-    extractor = extractor or content["selection"][0]
     try:
-        dims = content["rulers"][extractor]["dims"]
+        facts = content["rulers"][extractor]
     except KeyError:
         raise ChorusError(
             f"{reference} holds no extractor '{extractor}'; it has: {', '.join(content['rulers'])}"
         ) from None
-    name = frechet_name(extractor, dims)
-    if dims is None:
-        return Ruler(extractor, None, name)
-    arrays = [np.array(read_array(reference / "rulers" / f"{extractor}_{part}.npy")) for part in ("mean", "basis")]
-    return Ruler(extractor, dims, name, *arrays)
+    dims = facts["dims"]
+    arrays = [
+        np.array(read_array(reference / "rulers" / f"{extractor}_{part}.npy"))
+        for part in ("mean", "basis")
+        if dims is not None
+    ]
+    return Ruler(extractor, dims, frechet_name(extractor, dims), facts["spread"], *arrays)
+
+
+def deciding_rulers(reference: Path) -> list[Ruler]:
+    """Return the rulers of the selection extractors, which take the decisions together."""
+    return [read_ruler(reference, name) for name in read_reference(reference)["selection"]]
 
 
 def read_evaluation(folder: Path) -> dict[str, Any]:

@@ -1,19 +1,18 @@
 """The Fréchet distance of a mixture in closed form: a convex function of its weights."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluation.frechet import sqrt_psd
-from pipeline.fusion.simplex import Optimum, Vector, minimise
-
-Matrix = NDArray[np.float64]
+from pipeline.evaluation.frechet import Matrix, Moments, Vector, Views, sqrt_psd
+from pipeline.fusion.simplex import Optimum, minimise
 
 
 @dataclass(frozen=True)
 class MixtureDistance:
-    """Fréchet distance of Σwᵢpᵢ from the real images, from moments alone.
+    """Fréchet distance of Σwᵢpᵢ from the real images as one extractor sees it, from moments alone.
 
     means: M×d, second: M×d×d raw second moments Sᵢ + μᵢμᵢᵀ of the parts; real_mean: d, real_root: d×d symmetric root
     Σr^½ of the real covariance. A mixture's moments are μ = Σwᵢμᵢ and Σ = ΣwᵢMᵢ − μμᵀ, so no new samples are needed.
@@ -26,8 +25,8 @@ class MixtureDistance:
     real_root: Matrix
 
     @classmethod
-    def of(cls, parts: list[tuple[Vector, Matrix]], real: tuple[Vector, Matrix]) -> "MixtureDistance":
-        """Build from (mean, covariance) pairs of the parts and of the real images."""
+    def of(cls, parts: Sequence[Moments], real: Moments) -> "MixtureDistance":
+        """Build from the moments of the parts and of the real images."""
         means = np.stack([mean for mean, _ in parts])
         second = np.stack([cov + np.outer(mean, mean) for mean, cov in parts])
         return cls(means, second, real[0], sqrt_psd(real[1]))
@@ -55,6 +54,24 @@ class MixtureDistance:
         )
         return value, gradient
 
+
+@dataclass(frozen=True)
+class MeanDistance:
+    """The mean of the mixture's Fréchet distances as several extractors see them: convex as each of them is."""
+
+    each: tuple[MixtureDistance, ...]
+
+    @classmethod
+    def of(cls, parts: Sequence[Views], real: Views) -> "MeanDistance":
+        """Build from what the extractors see of the parts and of the real images."""
+        by_extractor = zip(*parts, strict=True)
+        return cls(tuple(MixtureDistance.of(seen, own) for seen, own in zip(by_extractor, real, strict=True)))
+
+    def __call__(self, weights: Vector) -> tuple[float, Vector]:
+        """Return the distance at `weights` (M, on the simplex) and its gradient (M)."""
+        values, gradients = zip(*(distance(weights) for distance in self.each), strict=True)
+        return float(np.mean(values)), np.mean(gradients, axis=0)
+
     def optimum(self) -> Optimum:
         """Return the weights of the smallest distance."""
-        return minimise(self, len(self.means))
+        return minimise(self, len(self.each[0].means))

@@ -90,7 +90,7 @@ def conflict(selection: Sequence[str], judges: Sequence[str]) -> str | None:
 
 
 class Reference(Section):
-    """Extractors: which decide (`selection`, the first one is the ruler), which judge, and how ours are trained."""
+    """Extractors: which decide together (`selection`), which judge, and how ours are trained."""
 
     selection: Literal["auto"] | Annotated[list[str], Field(min_length=1)] = "auto"
     judges: Literal["auto"] | Annotated[list[str], Field(min_length=1)] = "auto"
@@ -112,9 +112,12 @@ class Reference(Section):
         return self
 
     def deciding(self, labelled: bool) -> tuple[str, ...]:
-        """Names of the extractors that decide, the ruler first; `labelled`: whether the data have classes."""
+        """Names of the extractors that decide together; `labelled`: whether the data have classes.
+
+        A label-free one is among them: classifiers overlook noise and other faults that change no class.
+        """
         if self.selection == "auto":
-            return ("classifier",) if labelled else ("selfsup",)
+            return ("classifier",) * labelled + ("selfsup",)
         return tuple(self.selection)
 
     def judging(self, labelled: bool) -> tuple[str, ...]:
@@ -126,7 +129,7 @@ class Reference(Section):
 
 
 class Evaluation(Section):
-    """How many images each candidate draws, and how many feature dimensions the ruler keeps (`auto`: by counts)."""
+    """How many images each candidate draws, and how many feature dimensions the rulers keep (`auto`: by counts)."""
 
     samples: Samples = 2000
     dims: Literal["auto", "all"] | Several = "auto"

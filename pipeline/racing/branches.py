@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.fusion.mixture import MixtureDistance
+from pipeline.evaluation.frechet import Views
+from pipeline.fusion.mixture import MeanDistance
 from pipeline.fusion.simplex import minimise
-from pipeline.racing.decide import PRECISION, Moments
+from pipeline.racing.decide import PRECISION
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,11 @@ class Branching:
 
 
 def compare(
-    rest: Sequence[Moments],
-    plain: Mapping[str, Sequence[Moments]],
-    siblings: Mapping[str, Sequence[Moments]],
-    fit: Moments,
-    choose: Moments,
+    rest: Sequence[Views],
+    plain: Mapping[str, Sequence[Views]],
+    siblings: Mapping[str, Sequence[Views]],
+    fit: Views,
+    choose: Views,
 ) -> list[Branching]:
     """Return how each family's siblings compare; the others' plain continuations stand beside both.
 
@@ -39,13 +40,13 @@ def compare(
     """
     found = []
     for family, own in siblings.items():
-        others = [*rest, *(moments for name, parts in plain.items() if name != family for moments in parts)]
+        others = [*rest, *(views for name, parts in plain.items() if name != family for views in parts)]
         halves = [distance_on([*others, *half], fit, choose) for half in (plain.get(family, ()), own)]
         found.append(Branching(family, *halves))
     return found
 
 
-def distance_on(parts: Sequence[Moments], fit: Moments, choose: Moments) -> float:
+def distance_on(parts: Sequence[Views], fit: Views, choose: Views) -> float:
     """Return the Fréchet distance from `choose` of the mixture that is nearest to `fit`."""
-    weights = minimise(MixtureDistance.of(list(parts), fit), len(parts), tolerance=PRECISION).weights
-    return MixtureDistance.of(list(parts), choose)(weights)[0]
+    weights = minimise(MeanDistance.of(parts, fit), len(parts), tolerance=PRECISION).weights
+    return MeanDistance.of(parts, choose)(weights)[0]

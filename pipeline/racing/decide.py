@@ -3,13 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.evaluation import frechet
-from pipeline.fusion.mixture import Matrix, MixtureDistance
-from pipeline.fusion.simplex import Vector, minimise
+from pipeline.evaluation.frechet import Views, mean_distance
+from pipeline.fusion.mixture import MeanDistance
+from pipeline.fusion.simplex import minimise
 
-Moments = tuple[Vector, Matrix]
 TOLERANCE = 1e-3  # of the mixture's distance: gains below count as none
-PRECISION = 1e-5  # to which the mixtures' weights are found, also relative to the distance
+PRECISION = 1e-6  # to which the mixtures' weights are found; distances are relative, so below 1
 
 
 @dataclass(frozen=True)
@@ -38,17 +37,17 @@ def reason(standing: Standing) -> str:
     return "the best mixture is as near without it" + (", and it is among the nearest alone" * standing.goes_on)
 
 
-def halve(pool: Mapping[str, Sequence[Moments]], real: Moments, keep: int) -> list[Standing]:
+def halve(pool: Mapping[str, Sequence[Views]], real: Views, keep: int) -> list[Standing]:
     """Return the standings of all families, the one that is needed most first; `keep` of them go on.
 
-    pool: moments of each family's candidates, at least one each. real: those of the real images.
+    pool: what the rulers see of each family's candidates, at least one each. real: what they see of the real images.
 
     Successive halving (Jamieson and Talwalkar 2016, algorithm 1) with a family's marginal gain to the mixture in place
     of its own loss. Families leave one by one, and the gains of the others are then measured anew: of two that can
     replace one another neither gains anything beside the other, yet one of them must stay. Where several gains count
     as none, the family whose own best candidate is farthest leaves first.
     """
-    alone = {family: min(frechet.distance(*own, *real) for own in pool[family]) for family in pool}
+    alone = {family: min(mean_distance(own, real) for own in pool[family]) for family in pool}
     left, dropped = dict(pool), []
     while len(left) > keep:
         gains = marginal_gains(left, real)
@@ -61,7 +60,7 @@ def halve(pool: Mapping[str, Sequence[Moments]], real: Moments, keep: int) -> li
     return kept + dropped[::-1]
 
 
-def marginal_gains(pool: Mapping[str, Sequence[Moments]], real: Moments) -> dict[str, float | None]:
+def marginal_gains(pool: Mapping[str, Sequence[Views]], real: Views) -> dict[str, float | None]:
     """Return how much each family brings the best mixture nearer: D(best without it) − D(best of all).
 
     Gains below `TOLERANCE` of the distance are 0; a family that is alone has None.
@@ -76,6 +75,6 @@ def marginal_gains(pool: Mapping[str, Sequence[Moments]], real: Moments) -> dict
     return found
 
 
-def best_distance(parts: Sequence[Moments], real: Moments) -> float:
+def best_distance(parts: Sequence[Views], real: Views) -> float:
     """Return the Fréchet distance of the best mixture of `parts`."""
-    return minimise(MixtureDistance.of(list(parts), real), len(parts), tolerance=PRECISION).value
+    return minimise(MeanDistance.of(parts, real), len(parts), tolerance=PRECISION).value

@@ -2,31 +2,34 @@
 
 import shutil
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.errors import ChorusError
-from pipeline.evaluation import frechet, store
-from pipeline.evaluation.ruler import Ruler
+from pipeline.evaluation import store
+from pipeline.evaluation.frechet import Views
+from pipeline.evaluation.ruler import Ruler, views
 from pipeline.files import read_json, tree_hash
 from pipeline.fusion.strategies._base import Candidate
 from pipeline.project import Project
 from pipeline.racing.branches import Branching, compare
-from pipeline.racing.decide import Moments
 from pipeline.randomness import derive_seed
 from pipeline.stages._failures import failures, in_words
 
 
-def halves_of_val(project: Project, ruler: Ruler) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the ruler's features of two disjoint parts of `val`: to fit on, and to choose on."""
-    real = ruler.project(store.read_features(project.reference, "val", ruler.extractor).values)
-    order = np.random.default_rng(derive_seed(project.params.seed, "fuse", "halves")).permutation(len(real))
-    cut = round(len(real) * project.params.fusion.fit_fraction)
-    if min(cut, len(real) - cut) < 2:
-        raise ChorusError(f"val has {len(real)} images: too few to fit on one part and choose on another")
-    return real[order[:cut]], real[order[cut:]]
+def halves_of_val(project: Project, rulers: Sequence[Ruler]) -> tuple[Views, Views]:
+    """Return what the rulers see of two disjoint parts of `val`: to fit on, and to choose on."""
+    names = [ruler.extractor for ruler in rulers]
+    real = {name: store.read_features(project.reference, "val", name).values for name in names}
+    count = len(real[names[0]])
+    order = np.random.default_rng(derive_seed(project.params.seed, "fuse", "halves")).permutation(count)
+    cut = round(count * project.params.fusion.fit_fraction)
+    if min(cut, count - cut) < 2:
+        raise ChorusError(f"val has {count} images: too few to fit on one part and choose on another")
+    fit, choose = ({name: values[rows] for name, values in real.items()} for rows in (order[:cut], order[cut:]))
+    return views(rulers, fit), views(rulers, choose)
 
 
 def remove_former(project: Project, stage: str, rungs: Iterable[int] | None = None) -> None:
@@ -52,7 +55,7 @@ def remove_former(project: Project, stage: str, rungs: Iterable[int] | None = No
             shutil.rmtree(folder)
 
 
-def read_pool(project: Project, ruler: Ruler) -> tuple[Candidate, ...]:
+def read_pool(project: Project, rulers: Sequence[Ruler]) -> tuple[Candidate, ...]:
     """Return the candidates of all rungs and families.
 
     Raises `ChorusError` for an evaluation of other weights, and where fewer than `fusion.min_members` have any.
@@ -60,7 +63,7 @@ def read_pool(project: Project, ruler: Ruler) -> tuple[Candidate, ...]:
     pool = []
     for rung in project.rungs:
         for family in project.params.families:
-            pool += read_family(project, ruler, family, rung)
+            pool += read_family(project, rulers, family, rung)
     # A sibling stands for no member that failed: it is the continuation of another one.
     left = {candidate.member for candidate in pool} - siblings_of(project)
     wanted = project.params.fusion.min_members
@@ -81,32 +84,32 @@ def siblings_of(project: Project) -> set[str]:
 
 
 def without_worse_siblings(
-    project: Project, pool: tuple[Candidate, ...], fit: Moments, choose: Moments
+    project: Project, pool: tuple[Candidate, ...], fit: Views, choose: Views
 ) -> tuple[tuple[Candidate, ...], list[Branching]]:
     """Return the pool without siblings that are no better than the plain continuations, and the comparisons.
 
-    fit, choose: moments of the two parts of `val`.
+    fit, choose: what the rulers see of the two parts of `val`.
     """
     siblings, last = siblings_of(project), project.rungs[-1]
     if not siblings:
         return pool, []
-    rest: list[Moments] = []
+    rest: list[Views] = []
     plain, branched = defaultdict(list), defaultdict(list)
     for candidate in pool:
         family, _, _ = candidate.id.split("/")
         if candidate.member in siblings:
-            branched[family].append(candidate.moments)
+            branched[family].append(candidate.views)
         elif (project.family_folder(family, last).parent / candidate.id).is_dir():
-            plain[family].append(candidate.moments)
+            plain[family].append(candidate.views)
         else:
-            rest.append(candidate.moments)
+            rest.append(candidate.views)
     found = compare(rest, plain, branched, fit, choose)
     worse = {comparison.family for comparison in found if not comparison.kept}
     kept = [c for c in pool if c.member not in siblings or c.id.split("/")[0] not in worse]
     return tuple(kept), found
 
 
-def read_family(project: Project, ruler: Ruler, family: str, rung: int) -> list[Candidate]:
+def read_family(project: Project, rulers: Sequence[Ruler], family: str, rung: int) -> list[Candidate]:
     """Return a family's candidates of one rung."""
     folder, weights = project.evaluation_folder(family, rung), project.family_folder(family, rung)
     evaluation = store.read_evaluation(folder)
@@ -117,7 +120,13 @@ def read_family(project: Project, ruler: Ruler, family: str, rung: int) -> list[
         )
     found = []
     for entry in evaluation["candidates"]:
-        features = store.candidate_features(folder, entry["id"], ruler.extractor)
+        seen = measured_views(rulers, folder, entry["id"])
         critic = (weights.parent / entry["id"] / "discriminator.safetensors").exists()
-        found.append(Candidate(entry["id"], frechet.moments(ruler.project(features.values)), critic))
+        found.append(Candidate(entry["id"], seen, critic))
     return found
+
+
+def measured_views(rulers: Sequence[Ruler], folder: Path, candidate: str) -> Views:
+    """Return what the rulers see of a candidate's samples; `folder` is where its evaluation lies."""
+    names = [ruler.extractor for ruler in rulers]
+    return views(rulers, {name: store.candidate_features(folder, candidate, name).values for name in names})

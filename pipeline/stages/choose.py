@@ -3,13 +3,14 @@
 import shutil
 from typing import Any
 
-from pipeline.evaluation import frechet, store
-from pipeline.evaluation.ruler import Ruler
+from pipeline.evaluation import store
+from pipeline.evaluation.frechet import mean_distance
+from pipeline.evaluation.ruler import DECIDES
 from pipeline.files import read_json, write_json
 from pipeline.fusion.choosing import Arm, choose, why_not
 from pipeline.fusion.samplers import networks_of
 from pipeline.project import Project
-from pipeline.stages._pool import halves_of_val
+from pipeline.stages._pool import halves_of_val, measured_views
 from pipeline.stages._students import read_measured, remove_former
 from pipeline.stages._teacher import CONTROL, STUDENT, teacher_recipe
 from pipeline.weights import SCHEMA, copy_snapshot
@@ -24,10 +25,9 @@ def run(project: Project) -> None:
     distances compare. Being the least of several, the winner's looks a little smaller than it is.
     """
     remove_former(project, "choose")
-    ruler = store.read_ruler(project.reference)
     measured = {name: read_measured(project, name) for name in project.params.students}
     fused, tolerance = fused_arm(project), project.params.choose.tolerance
-    arms = {entry["id"]: arm for entry, arm in student_arms(project, ruler, measured)}
+    arms = {entry["id"]: arm for entry, arm in student_arms(project, measured)}
     students = {name: arm for name, arm in arms.items() if arm.kind == STUDENT}
     shipped = choose(list(students.values()), fused, tolerance)
     rows = [row_of(arm, arm is shipped, reason(arm, fused, shipped, tolerance)) for arm in [fused, *arms.values()]]
@@ -37,12 +37,12 @@ def run(project: Project) -> None:
         if "skipped" in evaluation
     ]
     for row in rows:
-        shown = f"{ruler.name} {row['distance']:.3f}, {row['bytes']:,} bytes, " if "distance" in row else ""
+        shown = f"{DECIDES} {row['distance']:.4f}, {row['bytes']:,} bytes, " if "distance" in row else ""
         print(f"choose  {row['kind']:<10}{row['name']:<18}{shown}{row['why']}", flush=True)
     identity = next((name for name, arm in students.items() if arm is shipped), None)
     content = {"kind": shipped.kind, "name": shipped.name}
     recipe = {"kind": "candidate", "id": identity} if identity else teacher_recipe(project)
-    table = {"schema": SCHEMA, "ruler": ruler.name, "tolerance": tolerance, "shipped": content, "rows": rows}
+    table = {"schema": SCHEMA, "decided_by": DECIDES, "tolerance": tolerance, "shipped": content, "rows": rows}
     write(project, {"schema": SCHEMA, **content, "recipe": recipe}, table)
 
 
@@ -60,16 +60,16 @@ def fused_arm(project: Project) -> Arm:
     return Arm(table["winner"], STRATEGY, evidence["choose"], size, evidence["cost"], row["classes"])
 
 
-def student_arms(project: Project, ruler: Ruler, measured: dict[str, Any]) -> list[tuple[dict[str, Any], Arm]]:
+def student_arms(project: Project, measured: dict[str, Any]) -> list[tuple[dict[str, Any], Arm]]:
     """Return the entry of each student and control that was measured, and its arm."""
     found: list[tuple[dict[str, Any], Arm]] = []
-    real = frechet.moments(halves_of_val(project, ruler)[1])
+    rulers = store.deciding_rulers(project.reference)
+    _, real = halves_of_val(project, rulers)
     for name, evaluation in measured.items():
         for entry in evaluation["candidates"]:
-            features = store.candidate_features(project.student_evaluation / name, entry["id"], ruler.extractor)
-            sample = frechet.moments(ruler.project(features.values))
+            distance = mean_distance(measured_views(rulers, project.student_evaluation / name, entry["id"]), real)
             costs = entry["bytes"], entry["passes"], entry["classes"]
-            found.append((entry, Arm(name, entry["member"], frechet.distance(*sample, *real), *costs)))
+            found.append((entry, Arm(name, entry["member"], distance, *costs)))
     return found
 
 

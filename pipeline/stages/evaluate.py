@@ -11,7 +11,7 @@ from pipeline.evaluation.extractors import Extractor, load_extractors
 from pipeline.evaluation.features import Features
 from pipeline.evaluation.metrics import measure, warnings_of
 from pipeline.evaluation.pictures import grid, write_png
-from pipeline.evaluation.ruler import Ruler
+from pipeline.evaluation.ruler import DECIDES, Ruler, decisive
 from pipeline.files import read_json, tree_hash, write_json
 from pipeline.fusion.samplers import CandidateSampler, draw
 from pipeline.project import FIRST, Project
@@ -58,9 +58,11 @@ def measure_all(project: Project, found: list[str], weights: Path, folder: Path)
     for done, candidate in enumerate(found, 1):
         entry = evaluate_candidate(project, runtime, candidate, weights, folder, extractors, rulers, real)
         entries.append(entry)
-        decides = rulers[reference["selection"][0]].name
-        floor = reference["floors"]["val"][decides]
-        shown = f"{decides} {entry['metrics'][decides]:.3f} (real {floor:.3f})"
+        floors = reference["floors"]["val"]
+        shown = "  ".join(
+            f"{name} {entry['metrics'][name]:.{digits}f} (real {floors[name]:.{digits}f})"
+            for name, digits in {DECIDES: 4, **{ruler.name: 3 for ruler in rulers.values()}}.items()
+        )
         print(f"evaluate  {candidate} ({done} of {len(found)}): {shown}", flush=True)
     for warning in sorted({text for entry in entries for text in entry["warnings"]}):
         print(f"evaluate  warning: {warning}", flush=True)
@@ -115,6 +117,7 @@ def evaluate_candidate(
         seed = derive_seed(params.seed, "evaluate", name)
         metrics |= measure(features, real[name], rulers[name], neighbours=params.evaluation.neighbours, seed=seed)
         warnings += warnings_of(features, real[name], rulers[name])
+    metrics[DECIDES] = decisive(metrics, list(rulers.values()))
     write_png(folder / member / snapshot / "grid.png", grid(images[:SHOWN]))
     return {"id": candidate, "member": member, "nimg": int(snapshot), "metrics": metrics, "warnings": warnings}
 

@@ -10,8 +10,10 @@ from torch import nn
 
 from pipeline.compute import set_up
 from pipeline.errors import ChorusError
-from pipeline.evaluation import frechet, store
+from pipeline.evaluation import store
 from pipeline.evaluation.extractors import load_extractors
+from pipeline.evaluation.frechet import mean_distance
+from pipeline.evaluation.ruler import DECIDES, views
 from pipeline.export.onnx import OnnxGenerator, quantise, to_onnx
 from pipeline.files import read_json, write_bytes
 from pipeline.fusion.samplers import CandidateSampler, draw
@@ -80,13 +82,14 @@ def find(project: Project, what: str) -> Path:
 
 def report(project: Project, device: torch.device, network: nn.Module, exported: nn.Module) -> None:
     """Print the distance to val of what was exported, and of what it was made of, on the same latents."""
-    ruler = store.read_ruler(project.reference)
-    extractor = load_extractors(project.reference, [ruler.extractor], device, project.weights)[ruler.extractor]
-    real = frechet.moments(ruler.project(store.read_features(project.reference, "val", ruler.extractor).values))
+    rulers = store.deciding_rulers(project.reference)
+    extractors = load_extractors(project.reference, [r.extractor for r in rulers], device, project.weights)
+    real = views(rulers, {name: store.read_features(project.reference, "val", name).values for name in extractors})
 
     def distance(generator: nn.Module) -> float:
         seed = derive_seed(project.params.seed, "export")
         images = draw(CandidateSampler(generator), project.params.evaluation.samples, seed=seed)
-        return frechet.distance(*frechet.moments(ruler.project(extractor.features(images).values)), *real)
+        features = {name: extractor.features(images).values for name, extractor in extractors.items()}
+        return mean_distance(views(rulers, features), real)
 
-    print(f"export  {ruler.name} {distance(exported):.3f}, before the export {distance(network):.3f}", flush=True)
+    print(f"export  {DECIDES} {distance(exported):.4f}, before the export {distance(network):.4f}", flush=True)

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from pipeline.compute import Runtime, set_up
 from pipeline.errors import ChorusError
-from pipeline.evaluation import frechet, store
+from pipeline.evaluation import store
 from pipeline.evaluation.extractors import load_extractors
-from pipeline.evaluation.ruler import Ruler
+from pipeline.evaluation.frechet import mean_distance
+from pipeline.evaluation.ruler import DECIDES, views
 from pipeline.files import write_json
 from pipeline.fusion.samplers import draw, networks_of
 from pipeline.fusion.strategies._base import NotApplicableError, Problem, strategy
@@ -30,26 +31,25 @@ def run(project: Project) -> None:
     """
     runtime = set_up(project.params.compute)
     remove_former(project, "fuse")
-    ruler = store.read_ruler(project.reference)
-    fit, choose = halves_of_val(project, ruler)
-    on_fit, on_choose = frechet.moments(fit), frechet.moments(choose)
-    pool, siblings = without_worse_siblings(project, read_pool(project, ruler), on_fit, on_choose)
+    rulers = store.deciding_rulers(project.reference)
+    fit, choose = halves_of_val(project, rulers)
+    pool, siblings = without_worse_siblings(project, read_pool(project, rulers), fit, choose)
     for found in siblings:
         verdict = "kept" if found.kept else "left out"
-        compared = f"{ruler.name} {found.siblings:.3f} with them, {found.plain:.3f} with plain continuations"
+        compared = f"{DECIDES} {found.siblings:.4f} with them, {found.plain:.4f} with plain continuations"
         print(f"fuse  siblings in {found.family} {verdict}: {compared}", flush=True)
-    problem = Problem.of(pool, on_fit, project.params.fusion.vote_draws)
-    extractors = load_extractors(project.reference, [ruler.extractor], runtime.device, project.weights)
+    problem = Problem.of(pool, fit, project.params.fusion.vote_draws)
+    extractors = load_extractors(project.reference, [r.extractor for r in rulers], runtime.device, project.weights)
 
     def score(images: Tensor) -> float:
-        sample = ruler.project(extractors[ruler.extractor].features(images).values)
-        return frechet.distance(*frechet.moments(sample), *on_choose)
+        features = {name: extractor.features(images).values for name, extractor in extractors.items()}
+        return mean_distance(views(rulers, features), choose)
 
     rows = []
     for name in project.params.fusion.strategies:
         row = try_strategy(project, runtime, name, problem, score)
         verdict = (
-            row.get("skipped") or f"{ruler.name} {row['evidence']['choose']:.3f} at {row['evidence']['cost']:g} passes"
+            row.get("skipped") or f"{DECIDES} {row['evidence']['choose']:.4f} at {row['evidence']['cost']:g} passes"
         )
         print(f"fuse  {name:<18}{verdict}", flush=True)
         rows.append(row)
@@ -60,7 +60,7 @@ def run(project: Project) -> None:
     # Equal distances go to the cheaper sampler.
     winner = min(scored, key=lambda row: (row["evidence"]["choose"], row["evidence"]["cost"]))
     print(f"fuse  the winner on val is {winner['name']}", flush=True)
-    write(project, ruler, problem, rows, winner, siblings)
+    write(project, problem, rows, winner, siblings)
 
 
 def try_strategy(
@@ -79,7 +79,6 @@ def try_strategy(
 
 def write(
     project: Project,
-    ruler: Ruler,
     problem: Problem,
     rows: list[dict[str, Any]],
     winner: dict[str, Any],
@@ -93,7 +92,7 @@ def write(
         project.fused / "strategies.json",
         {
             "schema": SCHEMA,
-            "ruler": ruler.name,
+            "decided_by": DECIDES,
             "winner": winner["name"],
             "pool": {candidate.id: problem.distances[candidate.id] for candidate in problem.pool},
             "members": {candidate.member: candidate.id for candidate in problem.best_of_each_member()},

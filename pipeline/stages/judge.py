@@ -12,6 +12,7 @@ from pipeline.evaluation import store
 from pipeline.evaluation.extractors import load_extractors
 from pipeline.evaluation.metrics import measure, warnings_of
 from pipeline.evaluation.pictures import grid, write_png
+from pipeline.evaluation.ruler import DECIDES, decisive
 from pipeline.files import read_json, write_json
 from pipeline.fusion.samplers import draw
 from pipeline.project import Project
@@ -53,6 +54,7 @@ def run(project: Project) -> None:
             neighbours = project.params.evaluation.neighbours
             metrics |= measure(features, real[name], rulers[name], neighbours=neighbours, seed=seed)
             warnings |= set(warnings_of(features, real[name], rulers[name]))
+        metrics[DECIDES] = decisive(metrics, [rulers[name] for name in reference["selection"]])
         arms.append({"name": arm["name"], "kind": arm["kind"], "cost": sampler.cost, "metrics": metrics})
         shown = "  ".join(f"{rulers[name].name} {metrics[rulers[name].name]:.3f}" for name in names)
         print(f"judge  {arm['name']:<20}{shown}", flush=True)
@@ -62,7 +64,7 @@ def run(project: Project) -> None:
             "schema": SCHEMA,
             "split": SPLIT,
             "samples": project.params.judge.samples,
-            "ruler": fused["ruler"],
+            "decided_by": fused["decided_by"],
             "judges": reference["judges"],
             "headline": [rulers[name].name for name in reference["judges"]],
             "winner": fused["winner"],

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.errors import ChorusError
-from pipeline.evaluation import frechet, store
+from pipeline.evaluation import store
+from pipeline.evaluation.ruler import DECIDES
 from pipeline.files import read_json, tree_hash, write_json
 from pipeline.fusion.strategies._base import Candidate
 from pipeline.project import Project
@@ -27,21 +28,21 @@ def run(project: Project, rung: int) -> None:
     rosters = {
         family: read_json(project.family_folder(family, after) / "family.json") for family in project.params.families
     }
-    ruler = store.read_ruler(project.reference)
-    pool = {family: read_family(project, ruler, family, after) for family in rosters}
+    rulers = store.deciding_rulers(project.reference)
+    pool = {family: read_family(project, rulers, family, after) for family in rosters}
     racers = {family: found for family, found in pool.items() if found}
     if not racers:
         raise ChorusError(f"no family has a candidate in rung {after}: nobody can go on to rung {rung}")
-    fit, _ = halves_of_val(project, ruler)
-    moments = {family: [candidate.moments for candidate in found] for family, found in racers.items()}
-    standings = halve(moments, frechet.moments(fit), survivors(project.params, len(racers)))
+    fit, _ = halves_of_val(project, rulers)
+    seen = {family: [candidate.views for candidate in found] for family, found in racers.items()}
+    standings = halve(seen, fit, survivors(project.params, len(racers)))
     decisions = decide(project, rung, standings, rosters)
     rows = [
         row_of(standing, rosters[standing.family], racers[standing.family], decisions[standing.family])
         for standing in standings
     ]
     failed = [family for family in rosters if family not in racers and not rosters[family].get("out")]
-    write(project, rung, decisions, {"after": after, "ruler": ruler.name, "failed": failed, "families": rows})
+    write(project, rung, decisions, {"after": after, "decided_by": DECIDES, "failed": failed, "families": rows})
     log_to_members(project, rung, standings)
 
 
@@ -87,7 +88,7 @@ def row_of(
 def write(project: Project, rung: int, decisions: Mapping[str, dict[str, Any]], table: dict[str, Any]) -> None:
     """Write the stage's folder in place of an earlier one, and print how the families came out."""
     for row in table["families"]:
-        print(f"rank  {row['place']}. {row['family']}: {table['ruler']} {row['best']:.3f}, {row['why']}", flush=True)
+        print(f"rank  {row['place']}. {row['family']}: {DECIDES} {row['best']:.4f}, {row['why']}", flush=True)
     for family in table["failed"]:
         print(f"rank  {family}: has no candidate in rung {table['after']}, so it is out", flush=True)
     folder = project.race_folder(rung)

@@ -17,7 +17,7 @@ from pipeline.evaluation.extractors import Extractor, own_extractor, published_e
 from pipeline.evaluation.features import Features
 from pipeline.evaluation.metrics import measure, warnings_of
 from pipeline.evaluation.own import OWN, learn, rows_to_learn_from
-from pipeline.evaluation.ruler import Ruler, choose_dims, fit_ruler
+from pipeline.evaluation.ruler import DECIDES, Ruler, choose_dims, decisive, fit_ruler
 from pipeline.files import write_json
 from pipeline.params import conflict
 from pipeline.project import Project
@@ -42,6 +42,7 @@ def run(project: Project) -> None:
     extractors: dict[str, Any] = {}
     rulers: dict[str, Any] = {}
     floors: dict[str, dict[str, float]] = {"val": {}, "held_out": {}}
+    deciding: list[Ruler] = []
     warnings: list[str] = []
     for name in (*selection, *judges):
         extractor = make_extractor(project, runtime, name, splits["train"], classes)
@@ -51,12 +52,15 @@ def run(project: Project) -> None:
         store.write_ruler(project.reference, ruler)
         accuracy = accuracy_of(real["val"], splits["val"]) if name in OWN and OWN[name].labelled else None
         extractors[name] = {"dims": real["val"].values.shape[1], "accuracy": accuracy, "hash": extractor.hash}
-        rulers[name] = {"name": ruler.name, "dims": dims}
+        rulers[name] = {"name": ruler.name, "dims": dims, "spread": ruler.spread}
+        deciding += [ruler] * (name in selection)
         for against, floor in floors_of(project, real, ruler).items():
             floors[against] |= floor
         warnings += warnings_of(real["val"], real["gate"], ruler)
         says = f"{len(real['val'].values[0])} features" + (f", {accuracy:.1%} of val right" if accuracy else "")
         print(f"reference  {name}: {says}; real images at {ruler.name} {floors['val'][ruler.name]:.3f}", flush=True)
+    for floor in floors.values():
+        floor[DECIDES] = decisive(floor, deciding)
     write_json(
         project.reference / "reference.json",
         {

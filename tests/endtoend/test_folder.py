@@ -31,7 +31,7 @@ def test_a_messy_folder_becomes_a_registered_model(tmp_path):
     assert len(quarantine) == broken
     assert all(json.loads(line)["reason"] for line in quarantine)
     metrics = json.loads((checkout.folder / "report/metrics.json").read_text())
-    assert metrics["ruler"].endswith("selfsup")
+    assert "fd16_selfsup" in metrics["floor"]
     assert metrics["judges"] == ["selfsup-b", "pixels"]
     assert checkout.draw_elsewhere(tmp_path, 3) == [3, 16, 16, 3]
 

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from pipeline.evaluation.ruler import choose_dims, fit_ruler, frechet_name
+from pipeline.evaluation.frechet import distance, mean_distance, moments
+from pipeline.evaluation.ruler import choose_dims, decisive, fit_ruler, frechet_name, views
 
 
 @pytest.mark.parametrize(
@@ -43,3 +44,25 @@ def test_projection_is_onto_the_leading_components_of_train() -> None:
 def test_all_dimensions_leave_the_features_alone() -> None:
     features = np.random.default_rng(0).normal(size=(10, 3)).astype(np.float32)
     assert (fit_ruler("x", features, None).project(features) == features).all()
+
+
+@pytest.mark.parametrize("dims", [None, 2])
+def test_distances_are_relative_to_the_variance_of_real_images(dims) -> None:
+    """1 for what always lies in the middle of them, whatever the features' scale; 0 for themselves."""
+    random = np.random.default_rng(0)
+    features = {name: random.normal(size=(400, 5)) * scale + 3 for name, scale in (("a", 1.0), ("b", 50.0))}
+    rulers = [fit_ruler(name, values, dims) for name, values in features.items()]
+    real = views(rulers, features)
+    middle = views(rulers, {name: np.tile(values.mean(0), (10, 1)) for name, values in features.items()})
+    assert mean_distance(real, real) == pytest.approx(0, abs=1e-9)
+    assert mean_distance(middle, real) == pytest.approx(1)
+    metrics = {
+        ruler.name: distance(*moments(ruler.project(values + 1)), *moments(ruler.project(values)))
+        for ruler, values in zip(rulers, features.values(), strict=True)
+    }
+    moved = views(rulers, {name: values + 1 for name, values in features.items()})
+    assert decisive(metrics, rulers) == pytest.approx(mean_distance(moved, real))
+
+
+def test_images_that_look_all_the_same_have_no_variance_to_be_relative_to() -> None:
+    assert fit_ruler("x", np.ones((10, 3)), None).spread == 1.0

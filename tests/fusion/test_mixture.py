@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.evaluation import frechet
-from pipeline.fusion.mixture import MixtureDistance
+from pipeline.fusion.mixture import MeanDistance, MixtureDistance
 
 
 def problem(seed, parts=3, dims=4, n=300):
@@ -41,7 +41,7 @@ def test_gradient_equals_finite_differences(seed):
 @pytest.mark.parametrize("seed", range(4))
 def test_optimum_equals_brute_force_on_three_parts(seed):
     samples, real = problem(seed)
-    distance = MixtureDistance.of([frechet.moments(s) for s in samples], real)
+    distance = MeanDistance.of([(frechet.moments(s),) for s in samples], (real,))
     optimum = distance.optimum()
     grid = [np.array([i, j, 100 - i - j]) / 100 for i in range(101) for j in range(101 - i)]
     values = [distance(w)[0] for w in grid]
@@ -52,14 +52,14 @@ def test_optimum_equals_brute_force_on_three_parts(seed):
 
 def test_a_part_equal_to_the_real_images_takes_all_the_weight():
     samples, real = problem(1)
-    distance = MixtureDistance.of([frechet.moments(samples[0]), real, frechet.moments(samples[1])], real)
+    distance = MeanDistance.of([(frechet.moments(samples[0]),), (real,), (frechet.moments(samples[1]),)], (real,))
     assert distance.optimum().weights == pytest.approx([0, 1, 0], abs=1e-3)
 
 
 def test_identical_parts_share_and_nothing_breaks():
     samples, real = problem(2)
     same = frechet.moments(samples[0])
-    optimum = MixtureDistance.of([same, same], real).optimum()
+    optimum = MeanDistance.of([(same,), (same,)], (real,)).optimum()
     assert optimum.weights == pytest.approx([0.5, 0.5])
     assert np.isfinite(optimum.value)
 
@@ -67,8 +67,21 @@ def test_identical_parts_share_and_nothing_breaks():
 def test_a_constant_part_has_a_finite_distance():
     samples, real = problem(3)
     constant = (np.zeros(4), np.zeros((4, 4)))
-    distance = MixtureDistance.of([constant, frechet.moments(samples[0])], real)
+    distance = MeanDistance.of([(constant,), (frechet.moments(samples[0]),)], (real,))
     value, gradient = distance(np.array([1.0, 0.0]))
     assert np.isfinite(value)
     assert np.isfinite(gradient).all()
     assert distance.optimum().value <= min(value, distance(np.array([0.0, 1.0]))[0])
+
+
+def test_several_extractors_count_the_same():
+    (samples, real), (others, other_real) = problem(3), problem(4, dims=2)
+    first = MixtureDistance.of([frechet.moments(s) for s in samples], real)
+    second = MixtureDistance.of([frechet.moments(s) for s in others], other_real)
+    parts = [(frechet.moments(one), frechet.moments(other)) for one, other in zip(samples, others, strict=True)]
+    both = MeanDistance.of(parts, (real, other_real))
+    weights = np.array([0.2, 0.5, 0.3])
+    (value, gradient), (a, ga), (b, gb) = both(weights), first(weights), second(weights)
+    assert value == pytest.approx((a + b) / 2)
+    assert gradient == pytest.approx((ga + gb) / 2)
+    assert both.optimum().value <= value

@@ -10,15 +10,19 @@ from pipeline.params import Fusion, registered
 ALL = registered(pipeline.fusion.strategies)
 
 
+def seen(samples):
+    """As one extractor sees them whole, and another in their first dimension alone, on another scale."""
+    return frechet.moments(samples), frechet.moments(samples[:, :1] / 10)
+
+
 def problem(critics=True):
     """Members a and b (two snapshots each) miss the real images on opposite sides; c is far away."""
     rng = np.random.default_rng(0)
     shifts = {"a/r0/1": -3.0, "a/r0/2": -1.0, "b/r0/1": 1.1, "b/r0/2": 4.0, "c/r0/1": 30.0}
     pool = tuple(
-        Candidate(name, frechet.moments(rng.normal(loc=(shift, 0), size=(2000, 2))), critics)
-        for name, shift in shifts.items()
+        Candidate(name, seen(rng.normal(loc=(shift, 0), size=(2000, 2))), critics) for name, shift in shifts.items()
     )
-    real = frechet.moments(rng.normal(size=(2000, 2)) * [1.5, 1])
+    real = seen(rng.normal(size=(2000, 2)) * [1.5, 1])
     return Problem.of(pool, real, vote_draws=4)
 
 

@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
-from pipeline.evaluation import frechet
+from pipeline.evaluation.frechet import mean_distance
 from pipeline.racing.decide import Standing, best_distance, halve, marginal_gains
 
-REAL = (np.zeros(2), np.eye(2))
+REAL = ((np.zeros(2), np.eye(2)),)
 
 
 def at(x: float, y: float, spread: float = 1.0):
-    """Moments of a normal distribution in the plane."""
-    return np.array([x, y]), spread * np.eye(2)
+    """What one extractor sees of a normal distribution in the plane."""
+    return ((np.array([x, y]), spread * np.eye(2)),)
 
 
 def by_family(standings: list[Standing]) -> dict[str, Standing]:
@@ -22,7 +22,7 @@ def test_gain_is_what_the_best_mixture_loses() -> None:
     pool = {"left": [at(-2, 0)], "right": [at(2, 0)], "far": [at(9, 9)]}
     gains = marginal_gains(pool, REAL)
     both = best_distance([at(-2, 0), at(2, 0)], REAL)
-    assert best_distance([at(-2, 0)], REAL) == pytest.approx(frechet.distance(*at(-2, 0), *REAL))
+    assert best_distance([at(-2, 0)], REAL) == pytest.approx(mean_distance(at(-2, 0), REAL))
     assert gains["right"] == pytest.approx(best_distance([at(-2, 0), at(9, 9)], REAL) - both, rel=1e-3)
     assert gains["far"] == 0.0
     assert gains["left"] > 1
@@ -69,3 +69,11 @@ def test_the_order_of_the_pool_does_not_decide() -> None:
 
 def test_all_stay_where_there_is_room() -> None:
     assert [s.goes_on for s in halve({"a": [at(1, 0)], "b": [at(2, 0)]}, REAL, keep=5)] == [True, True]
+
+
+def test_what_one_extractor_overlooks_another_sees() -> None:
+    """By the first extractor alone the noisy family is nearer; by both it is far away."""
+    clean, noisy, real = at(1, 0) + at(1, 0), at(0, 0) + at(0, 0, spread=25.0), REAL + REAL
+    first = {"clean": [clean[:1]], "noisy": [noisy[:1]]}
+    assert [s.family for s in halve(first, REAL, keep=1) if s.goes_on] == ["noisy"]
+    assert [s.family for s in halve({"clean": [clean], "noisy": [noisy]}, real, keep=1) if s.goes_on] == ["clean"]

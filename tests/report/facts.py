@@ -41,7 +41,7 @@ def metrics() -> dict[str, Any]:
         "schema": 1,
         "split": "gate",
         "samples": 2000,
-        "ruler": "fd16_classifier",
+        "decided_by": "rfd_selection",
         "judges": ["classifier-b", "selfsup"],
         "headline": ["fd16_classifier-b", "fd16_selfsup"],
         "winner": "weighted",
@@ -70,7 +70,7 @@ def strategies() -> dict[str, Any]:
     rows[2]["evidence"] |= {"kkt_residual": 3e-7, "weights": {"dcgan/r0/000200000": 0.46}}
     rows.append({"name": "vote", "skipped": "no candidate has a discriminator"})
     pool = {f"{name}/000200000": distance for name, distance in MEMBERS.items()}
-    return {"schema": 1, "ruler": "fd16_classifier", "winner": "weighted", "pool": pool, "strategies": rows}
+    return {"schema": 1, "decided_by": "rfd_selection", "winner": "weighted", "pool": pool, "strategies": rows}
 
 
 def race() -> dict[str, Any]:
@@ -91,7 +91,7 @@ def race() -> dict[str, Any]:
         }
         for place, (family, best, gain, tflop, kimg) in enumerate(told, 1)
     ]
-    return {"schema": 1, "rung": 2, "after": 1, "ruler": "fd16_classifier", "failed": ["mlp"], "families": rows}
+    return {"schema": 1, "rung": 2, "after": 1, "decided_by": "rfd_selection", "failed": ["mlp"], "families": rows}
 
 
 def students() -> dict[str, Any]:
@@ -105,7 +105,7 @@ def students() -> dict[str, Any]:
     ]
     shipped = {"kind": "strategy", "name": "weighted"}
     rows = [{"shipped": False, **row} for row in rows]
-    return {"schema": 1, "ruler": "fd16_classifier", "tolerance": 0.1, "shipped": shipped, "rows": rows}
+    return {"schema": 1, "decided_by": "rfd_selection", "tolerance": 0.1, "shipped": shipped, "rows": rows}
 
 
 def history(seed: int) -> list[dict[str, float]]:

@@ -72,7 +72,7 @@ def test_the_chosen_generator_becomes_a_file_and_is_measured(root: Path, capsys:
     assert main(["export", "--format", "int8", "--out", "small.onnx"]) == 0
     said = capsys.readouterr().out
     assert "before the export" in said
-    assert "fd16_classifier" in said
+    assert "rfd_selection" in said
     network, _ = load_generator(target.chosen / "members" / ONE)
     images = OnnxGenerator((root / "small.onnx").read_bytes(), network)(torch.randn(3, 8))
     assert images.shape == (3, 1, 8, 8)

@@ -135,7 +135,7 @@ def test_a_member_that_went_on_is_that_of_an_unbroken_training(
 
 def test_all_rungs_are_candidates_and_those_of_families_that_are_out(raced: Project) -> None:
     """Snapshots are counted in images since the first rung, so no two are called alike."""
-    ids = [candidate.id for candidate in read_pool(raced, store.read_ruler(raced.reference))]
+    ids = [candidate.id for candidate in read_pool(raced, store.deciding_rulers(raced.reference))]
     assert sorted(ids) == [
         *(f"mlp/{member}/{nimg}" for member in ("r0", "r1") for nimg in ("000002016", "000005024")),
         "stuck/r0/000004000",
@@ -296,8 +296,8 @@ def test_siblings_stay_candidates_only_where_they_measure_better(branched: Proje
 
 def test_siblings_stand_for_no_member_that_failed(branched: Project) -> None:
     text = (branched.root / "params.yaml").read_text().replace("fusion: {", "fusion: {min_members: 5, ")
-    ruler = store.read_ruler(branched.reference)
-    members = {candidate.member for candidate in read_pool(branched, ruler)}
+    rulers = store.deciding_rulers(branched.reference)
+    members = {candidate.member for candidate in read_pool(branched, rulers)}
     assert members == {"mlp/r0", "mlp/r1", "stuck/r0", "vae/r0", "vae/r0b1", "vae/r0b2"}
     with pytest.raises(ChorusError, match=r"4 members have candidates, fusion\.min_members asks for 5"):
-        read_pool(Project(branched.root, parse_params(text)), ruler)
+        read_pool(Project(branched.root, parse_params(text)), rulers)

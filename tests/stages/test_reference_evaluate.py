@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pipeline.errors import ChorusError
-from pipeline.evaluation import store
+from pipeline.evaluation import frechet, store
 from pipeline.evaluation.extractors import load_extractors
 from pipeline.files import read_json, tree_hash, write_json
 from pipeline.fusion.samplers import CandidateSampler, draw
@@ -69,8 +69,8 @@ def made(tmp_path_factory) -> Project:
 def test_reference_holds_extractors_features_rulers_and_floors(made: Project) -> None:
     content = store.read_reference(made.reference)
     assert content["labelled"] is True
-    assert content["selection"] == ["classifier"]
-    assert content["judges"] == ["classifier-b", "selfsup"]
+    assert content["selection"] == ["classifier", "selfsup"]
+    assert content["judges"] == ["classifier-b", "selfsup-b"]
     assert content["extractors"]["classifier"]["accuracy"] > 0.9
     assert content["extractors"]["selfsup"]["accuracy"] is None
     for name, extractor in load_extractors(made.reference, content["extractors"]).items():
@@ -80,10 +80,15 @@ def test_reference_holds_extractors_features_rulers_and_floors(made: Project) ->
             assert features.values.shape == (count, 64)
             images = np.load(made.prepared / f"{split}.npy")
             np.testing.assert_allclose(extractor.features(images).values, features.values, rtol=1e-5, atol=1e-5)
-            assert (features.logits is None) == (name == "selfsup")
+            assert (features.logits is None) == name.startswith("selfsup")
         assert f"kid_{name}" in content["floors"]["held_out"]
-    assert content["rulers"]["classifier"] == {"name": "fd16_classifier", "dims": 16}
-    assert store.read_ruler(made.reference).project(features.values).shape == (64, 16)
+    ruler = store.read_ruler(made.reference, "classifier")
+    assert content["rulers"]["classifier"] == {"name": "fd16_classifier", "dims": 16, "spread": ruler.spread}
+    assert ruler.project(store.read_features(made.reference, "gate", "classifier").values).shape == (64, 16)
+    train = store.read_features(made.reference, "train", "classifier").values
+    assert np.trace(frechet.moments(ruler.relative(train))[1]) == pytest.approx(1)
+    # Real images are no farther from real ones than a small part of their variance.
+    assert 0 < content["floors"]["val"]["rfd_selection"] < 0.2
     assert set(content["floors"]) == {"val", "held_out"}
 
 
@@ -103,11 +108,12 @@ def test_unlabelled_images_are_measured_without_labels(tmp_path: Path) -> None:
     assert content["labelled"] is False
     assert content["selection"] == ["selfsup"]
     assert content["judges"] == ["selfsup-b", "pixels"]
-    assert store.read_ruler(target.reference).name == "fd16_selfsup"
+    assert [ruler.name for ruler in store.deciding_rulers(target.reference)] == ["fd16_selfsup"]
     write_members(target)
     evaluate.run(target, "gan")
     metrics = store.read_evaluation(target.evaluation_folder("gan"))["candidates"][0]["metrics"]
-    assert set(metrics) == {"fd16_selfsup", "fd_selfsup", "kid_selfsup", "precision_selfsup", "recall_selfsup"}
+    kinds = ("fd16", "fd", "kid", "precision", "recall")
+    assert set(metrics) == {*(f"{kind}_selfsup" for kind in kinds), "rfd_selection"}
 
 
 def test_a_classifier_without_classes_is_refused(tmp_path: Path) -> None:
@@ -154,6 +160,10 @@ def test_evaluation_holds_each_candidate_measured_once(made: Project) -> None:
     floor = store.read_reference(made.reference)["floors"]["val"]
     assert all(entry["metrics"]["fd16_classifier"] > floor["fd16_classifier"] for entry in entries)
     assert "fd16_classifier-b" not in entries[0]["metrics"]
+    rulers = store.deciding_rulers(made.reference)
+    for entry in entries:
+        relative = [entry["metrics"][ruler.name] / ruler.spread for ruler in rulers]
+        assert entry["metrics"]["rfd_selection"] == pytest.approx(np.mean(relative))
     assert (folder / "r0" / SNAPSHOTS[0] / "grid.png").exists()
 
     candidate = entries[1]["id"]

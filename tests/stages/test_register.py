@@ -58,7 +58,7 @@ def test_tells_the_race_and_takes_members_from_their_last_rung(project: Project)
     root = project.root
     race = "budget: {kimg: 8, families: 1}\nracing: {rungs: [{rung: 2, after: 1}]}\n"
     (root / "params.yaml").write_text(PARAMS + race)
-    table = {"schema": 1, "rung": 2, "after": 1, "ruler": "fd16_classifier", "failed": ["gone"], "families": []}
+    table = {"schema": 1, "rung": 2, "after": 1, "decided_by": "rfd_selection", "failed": ["gone"], "families": []}
     write_json(root / "evaluation" / "race" / "rung2" / "table.json", table)
     for folder in (root / "models" / "members", root / "evaluation"):
         shutil.copytree(folder / "rung1" / "mlp", folder / "rung2" / "mlp")
@@ -174,7 +174,7 @@ def test_members_that_were_not_trained_now_are_marked_and_linked(project: Projec
     assert children["mlp/r0"].data.tags["chorus.original"] == trained.id
     assert "chorus.original" not in children["mlp/r1"].data.tags
     reused = children["mlp/r1"]
-    assert reused.data.metrics == {"val/fd16_classifier": 3.0, "loss_g": 1.0, "loss_d": 2.0}
+    assert reused.data.metrics == {"val/rfd_selection": 3.0, "loss_g": 1.0, "loss_d": 2.0}
     assert reused.data.params == {"lr": "0.1"}
     assert reused.inputs.dataset_inputs
     assert [m.step for m in tracker.client.get_metric_history(reused.info.run_id, "loss_g")] == [500, 1000]

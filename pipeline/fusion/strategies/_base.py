@@ -5,21 +5,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.evaluation import frechet
-from pipeline.fusion.mixture import Matrix
-from pipeline.fusion.simplex import Vector
+from pipeline.evaluation.frechet import Views, mean_distance
 
 
 @dataclass(frozen=True)
 class Candidate:
     """A snapshot that may enter the fusion.
 
-    id: FAMILY/MEMBER/SNAPSHOT. moments: mean (d) and covariance (d×d) of its samples' features as the ruler sees them.
-    critic: whether it has a discriminator.
+    id: FAMILY/MEMBER/SNAPSHOT. views: its samples as the rulers that decide see them. critic: whether it has a
+    discriminator.
     """
 
     id: str
-    moments: tuple[Vector, Matrix]
+    views: Views
     critic: bool
 
     @property
@@ -29,19 +27,19 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Problem:
-    """What strategies are fitted on: the pool, and the moments of the part of `val` that is there to fit.
+    """What strategies are fitted on: the pool, and what the rulers see of the part of `val` that is there to fit.
 
-    distances: Fréchet distance of each candidate alone, by id.
+    distances: that of each candidate alone, by id.
     """
 
     pool: tuple[Candidate, ...]
-    real: tuple[Vector, Matrix]
+    real: Views
     vote_draws: int
     distances: dict[str, float]
 
     @classmethod
-    def of(cls, pool: tuple[Candidate, ...], real: tuple[Vector, Matrix], vote_draws: int) -> "Problem":
-        return cls(pool, real, vote_draws, {c.id: frechet.distance(*c.moments, *real) for c in pool})
+    def of(cls, pool: tuple[Candidate, ...], real: Views, vote_draws: int) -> "Problem":
+        return cls(pool, real, vote_draws, {c.id: mean_distance(c.views, real) for c in pool})
 
     def ranked(self) -> list[Candidate]:
         """Return the pool, nearest to the real images first; equal distances in the order of ids."""

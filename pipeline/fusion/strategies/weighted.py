@@ -1,13 +1,13 @@
 """The mixture of all candidates with the smallest Fréchet distance: a convex problem, solved to a certified gap."""
 
-from pipeline.fusion.mixture import MixtureDistance
+from pipeline.fusion.mixture import MeanDistance
 from pipeline.fusion.simplex import gap_at, prune
 from pipeline.fusion.strategies._base import Fusion, Problem, combine, register
 
 
 @register("weighted")
 def weighted(problem: Problem) -> Fusion:
-    distance = MixtureDistance.of([candidate.moments for candidate in problem.pool], problem.real)
+    distance = MeanDistance.of([candidate.views for candidate in problem.pool], problem.real)
     optimum = distance.optimum()
     weights = prune(optimum.weights)
     fit, gradient = distance(weights)
