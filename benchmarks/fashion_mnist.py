@@ -56,8 +56,8 @@ def table(metrics: dict) -> str:
     """Return the distances by each judge and by the ruler as a Markdown table."""
     names = [*metrics["headline"], metrics["decided_by"]]
     rows = [["", *names, "passes"]]
-    rows += [[a["name"], *(f"{a['metrics'][n]:.2f}" for n in names), f"{a['cost']:g}"] for a in metrics["arms"]]
-    rows.append(["real images", *(f"{metrics['floor'][n]:.2f}" for n in names), ""])
+    rows += [[a["name"], *(f"{a['metrics'][n]:.3g}" for n in names), f"{a['cost']:g}"] for a in metrics["arms"]]
+    rows.append(["real images", *(f"{metrics['floor'][n]:.3g}" for n in names), ""])
     lines = [f"| {' | '.join(row)} |" for row in rows]
     return "\n".join([lines[0], "|---|" + "---:|" * (len(names) + 1), *lines[1:]])
 

@@ -1,11 +1,11 @@
 """One budget on Fashion-MNIST three ways: raced, split evenly, and (where asked for) all of it for one family.
 
-    python benchmarks/racing.py --data FOLDER [--clone FOLDER] [--tflop 24] [--keep 0.3] [--alone FAMILY ...]
+    python benchmarks/racing.py --data FOLDER [--clone FOLDER] [--tflop 24] [--keep 0.3] [--seeds 3] [--alone …]
 
 FOLDER of --data holds Fashion-MNIST in torchvision's layout (or gets it, where the network allows). The families are
 those of benchmarks/racing.yaml, the rest of the parameters those of benchmarks/fashion_mnist.yaml with fewer samples.
-Each way is a run of the whole pipeline in the same clone, so data and extractors are made once; the race has three
-rungs. Run it again with the same --clone to go on after an interruption.
+Each way is a run of the whole pipeline in the same clone, so a seed's data and extractors are made once; the race has
+three rungs. Run it again with the same --clone to go on after an interruption.
 """
 
 import argparse
@@ -16,7 +16,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import yaml
@@ -26,11 +28,15 @@ ROOT = Path(__file__).parents[1]
 FAMILIES = ROOT / "benchmarks" / "racing.yaml"
 RUNGS = [{"rung": 2, "after": 1}, {"rung": 3, "after": 2}]
 SAMPLES = 3000
+RACED = "raced"
 
 
-def sections(tflop: float, families: dict[str, Any], rungs: list[dict[str, int]], keep: float) -> dict[str, Any]:
+def sections(
+    seed: int, tflop: float, families: dict[str, Any], rungs: list[dict[str, int]], keep: float
+) -> dict[str, Any]:
     """Return what one way of spending the budget changes in params.yaml."""
     return {
+        "seed": seed,
         "budget": {"tflop": tflop, "families": len(families)},
         "racing": {"rungs": rungs, "keep": keep, "branch": 1},
         "families": families,
@@ -71,41 +77,73 @@ def trained(clone: Path, families: dict[str, Any]) -> dict[str, tuple[float, flo
     return found
 
 
-def distances(metrics: dict[str, Any], name: str, kind: str) -> list[str]:
-    """Return an arm's distances by the judges and by the ruler."""
+def names_of(metrics: dict[str, Any]) -> list[str]:
+    """Return which distances are shown: by each judge, and the one that decides."""
+    return [*metrics["headline"], metrics["decided_by"]]
+
+
+def distances(metrics: dict[str, Any], kind: str) -> list[float]:
+    """Return the distances of the best member, or of the winning strategy."""
+    name = metrics["best_member"] if kind == "member" else metrics["winner"]
     (arm,) = (arm for arm in metrics["arms"] if (arm["name"], arm["kind"]) == (name, kind))
-    return [f"{arm['metrics'][metric]:.2f}" for metric in (*metrics["headline"], metrics["decided_by"])]
+    return [arm["metrics"][metric] for metric in names_of(metrics)]
 
 
-def table(results: dict[str, dict[str, Any]]) -> str:
-    """Return a row for the best member and one for the fusion of each way, as Markdown."""
+def row(*cells: object) -> str:
+    """Return a row of a Markdown table; numbers with three digits."""
+    return f"| {' | '.join(f'{cell:.3g}' if isinstance(cell, float) else str(cell) for cell in cells)} |"
+
+
+def table(results: dict[tuple[int, str], dict[str, Any]]) -> str:
+    """Return a row for the best member and one for the fusion of each seed and way, as Markdown."""
     first = next(iter(results.values()))["metrics"]
-    names = [*first["headline"], first["decided_by"]]
-    lines = [f"| budget | arm | {' | '.join(names)} | TFLOP | minutes |", "|---|---|" + "---:|" * (len(names) + 2)]
-    for way, result in results.items():
+    names = names_of(first)
+    lines = [row("seed", "budget", "arm", *names, "TFLOP", "minutes"), "|---:|---|---|" + "---:|" * (len(names) + 2)]
+    for (seed, way), result in results.items():
         metrics = result["metrics"]
-        spent = f"{sum(tflop for _, tflop in result['trained'].values()):.1f} | {result['minutes']:.1f}"
-        member, winner = metrics["best_member"], metrics["winner"]
-        lines.append(f"| {way} | {member} | {' | '.join(distances(metrics, member, 'member'))} | {spent} |")
-        lines.append(f"| | fusion: {winner} | {' | '.join(distances(metrics, winner, 'strategy'))} | | |")
-    floor = [f"{first['floor'][name]:.2f}" for name in names]
-    return "\n".join([*lines, f"| real images | | {' | '.join(floor)} | | |"])
+        spent = sum(tflop for _, tflop in result["trained"].values())
+        lines.append(row(seed, way, metrics["best_member"], *distances(metrics, "member"), spent, result["minutes"]))
+        lines.append(row("", "", f"fusion: {metrics['winner']}", *distances(metrics, "strategy"), "", ""))
+    return "\n".join([*lines, row("", "real images", "", *(first["floor"][name] for name in names), "", "")])
 
 
-def story(results: dict[str, dict[str, Any]]) -> str:
+def ratios(results: dict[tuple[int, str], dict[str, Any]], ways: Sequence[str]) -> str:
+    """Return each way's distances as shares of those of the race with the same seed: median, least and largest."""
+    names = names_of(next(iter(results.values()))["metrics"])
+    lines = [row("raced ÷", "arm", *names), "|---|---|" + "---:|" * len(names)]
+    seeds = sorted({seed for seed, _ in results})
+    for way in ways:
+        for kind, shown in (("member", "best member"), ("strategy", "fusion")):
+            found = [
+                [
+                    raced / other
+                    for raced, other in zip(
+                        distances(results[seed, RACED]["metrics"], kind),
+                        distances(results[seed, way]["metrics"], kind),
+                        strict=True,
+                    )
+                ]
+                for seed in seeds
+            ]
+            cells = [f"{median(v):.2f} ({min(v):.2f}–{max(v):.2f})" for v in zip(*found, strict=True)]
+            lines.append(row(way, shown, *cells))
+    return "\n".join(lines)
+
+
+def story(results: dict[tuple[int, str], dict[str, Any]]) -> str:
     """Say who got what, and who was dropped and why."""
     lines = []
-    for way, result in results.items():
+    for (seed, way), result in results.items():
         shares = (
             f"{family} {kimg:.0f} kimg ({tflop:.1f} TFLOP)" for family, (kimg, tflop) in result["trained"].items()
         )
-        lines.append(f"{way}: {', '.join(shares)}")
-        for rung in result["race"]:
-            for row in rung["families"]:
-                verdict = "goes on" if row["goes_on"] else "is out"
-                lines.append(
-                    f"  rung {rung['rung']}: {row['family']} {verdict}: {row['why']} (alone {row['best']:.2f})"
-                )
+        lines.append(f"seed {seed}, {way}: {', '.join(shares)}")
+        lines += [
+            f"  rung {rung['rung']}: {found['family']} {'goes on' if found['goes_on'] else 'is out'}: {found['why']} "
+            f"(alone {found['best']:.4f})"
+            for rung in result["race"]
+            for found in rung["families"]
+        ]
     return "\n".join(lines)
 
 
@@ -115,23 +153,24 @@ def main() -> None:
     parser.add_argument("--clone", type=Path)
     parser.add_argument("--tflop", type=float, default=24.0)
     parser.add_argument("--keep", type=float, default=0.3)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--alone", nargs="*", default=[], metavar="FAMILY")
     chosen = parser.parse_args()
     clone = chosen.clone or Path(tempfile.mkdtemp(prefix="chorus-racing-")) / "chorus"
     families = yaml.safe_load(FAMILIES.read_text())
-    ways = {
-        "raced": sections(chosen.tflop, families, RUNGS, chosen.keep),
-        "split evenly": sections(chosen.tflop, families, [], chosen.keep),
-    }
-    for name in chosen.alone:
-        ways[f"{name} alone"] = sections(chosen.tflop, {name: families[name]}, [], chosen.keep)
+    ways = {RACED: (families, RUNGS), "split evenly": (families, [])}
+    ways |= {f"{name} alone": ({name: families[name]}, []) for name in chosen.alone}
     prepare_clone(clone, chosen.data)
     base = yaml.safe_load((clone / "params.yaml").read_text())
-    results = {way: run(clone, base, changed) for way, changed in ways.items()}
-    metrics = results["raced"]["metrics"]
+    results = {
+        (seed, way): run(clone, base, sections(seed, chosen.tflop, taking_part, rungs, chosen.keep))
+        for seed in range(chosen.seeds)
+        for way, (taking_part, rungs) in ways.items()
+    }
+    metrics = results[0, RACED]["metrics"]
     print(f"\nsplit {metrics['split']}, {metrics['samples']:,} images an arm; {os.cpu_count()} cores of", end=" ")
     print(f"{platform.machine()}; minutes of the first way include data and extractors; the clone is {clone}\n")
-    print(f"{table(results)}\n\n{story(results)}")
+    print(f"{table(results)}\n\n{ratios(results, list(ways)[1:])}\n\n{story(results)}")
 
 
 if __name__ == "__main__":

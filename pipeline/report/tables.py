@@ -108,7 +108,7 @@ def verdict(metrics: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
         return f"No judge finds {what} nearer to real images than the best single member, {member}."
     return (
         f"The judges disagree: {nearer} of {len(rows)} find {what} nearer to real images than the best single "
-        f"member, {member}. The fusion may have learnt its ruler rather than the images."
+        f"member, {member}. The fusion may have learnt the extractors that decide rather than the images."
     )
 
 

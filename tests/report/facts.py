@@ -19,8 +19,8 @@ STRATEGIES = {"best": 5.3, "uniform": 4.9, "weighted": 4.1, "average": 61.0}
 
 
 def arm(name: str, kind: str, distance: float, cost: float) -> dict[str, Any]:
-    metrics = {}
-    for i, extractor in enumerate(("classifier", "classifier-b", "selfsup")):
+    metrics = {"rfd_selection": distance / 100}
+    for i, extractor in enumerate(("classifier", "selfsup", "classifier-b", "selfsup-b")):
         metrics |= {
             f"fd16_{extractor}": distance * (1 + i / 7),
             f"fd_{extractor}": distance * 3.1,
@@ -28,7 +28,7 @@ def arm(name: str, kind: str, distance: float, cost: float) -> dict[str, Any]:
             f"precision_{extractor}": max(0.0, 0.9 - distance / 70),
             f"recall_{extractor}": max(0.0, 0.8 - distance / 80),
         }
-        if extractor != "selfsup":
+        if extractor.startswith("classifier"):
             metrics[f"isc_{extractor}"] = 9 - distance / 10
     return {"name": name, "kind": kind, "cost": cost, "metrics": metrics}
 
@@ -42,13 +42,13 @@ def metrics() -> dict[str, Any]:
         "split": "gate",
         "samples": 2000,
         "decided_by": "rfd_selection",
-        "judges": ["classifier-b", "selfsup"],
-        "headline": ["fd16_classifier-b", "fd16_selfsup"],
+        "judges": ["classifier-b", "selfsup-b"],
+        "headline": ["fd16_classifier-b", "fd16_selfsup-b"],
         "winner": "weighted",
         "shipped": {"kind": "strategy", "name": "weighted"},
         "best_member": "dcgan/r0",
         "floor_images": [359, 270],
-        "accuracy": {"classifier": 0.987, "classifier-b": 0.981, "selfsup": None},
+        "accuracy": {"classifier": 0.987, "classifier-b": 0.981, "selfsup": None, "selfsup-b": None},
         "floor": {name: value for name, value in arm("", "", 0.9, 1)["metrics"].items() if not name.startswith("isc")},
         "warnings": ["fd_classifier: 270 real images for 64 features; read fd16_classifier or kid_classifier instead"],
         "arms": arms,

@@ -153,11 +153,13 @@ def test_columns_put_judges_first_and_know_inception() -> None:
     columns = tables.columns(judged)
     assert list(dict.fromkeys(c.extractor for c in columns)) == [
         "classifier-b",
-        "selfsup",
+        "selfsup-b",
         "classifier",
         "inception-v3-compat",
+        "selection",
+        "selfsup",
     ]
-    assert {c.extractor for c in columns if c.judge} == {"classifier-b", "selfsup"}
+    assert {c.extractor for c in columns if c.judge} == {"classifier-b", "selfsup-b"}
     best = tables.best_values(judged)
     assert best["fd_classifier"] == min(arm["metrics"]["fd_classifier"] for arm in judged["arms"])
     assert best["recall_selfsup"] == max(arm["metrics"]["recall_selfsup"] for arm in judged["arms"])
