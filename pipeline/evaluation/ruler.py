@@ -8,9 +8,11 @@ images, and 1 for a generator that always draws what lies in the middle of them.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.evaluation.frechet import Matrix, Views, moments
 
@@ -88,6 +90,27 @@ def fit_ruler(extractor: str, train: np.ndarray, dims: int | None) -> Ruler:
 def spread_of(variance: float) -> float:
     """Return what distances are divided by: 1 for images that all look the same to the extractor."""
     return float(variance) if variance > 0 else 1.0
+
+
+@dataclass(frozen=True)
+class Real:
+    """Real images as the rulers that decide see them.
+
+    features: N×d float64 for each ruler, relative to its spread. labels: N int64, None where there are no classes.
+    """
+
+    features: tuple[Matrix, ...]
+    labels: NDArray[np.int64] | None = None
+
+    @cached_property
+    def views(self) -> Views:
+        """Their moments."""
+        return tuple(moments(features) for features in self.features)
+
+    def take(self, rows: NDArray[np.int64]) -> "Real":
+        """Return some of the images."""
+        labels = None if self.labels is None else self.labels[rows]
+        return Real(tuple(features[rows] for features in self.features), labels)
 
 
 def views(rulers: Sequence[Ruler], features: Mapping[str, np.ndarray]) -> Views:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.errors import ChorusError
 from pipeline.evaluation.features import Features
@@ -40,6 +41,17 @@ def read_reference(reference: Path) -> dict[str, Any]:
 def read_features(reference: Path, split: str, name: str) -> Features:
     """Return the features (memory-mapped) of the real images of `split` (train, val or gate)."""
     return _read(reference / "features" / split / name)
+
+
+def write_labels(reference: Path, split: str, labels: np.ndarray) -> None:
+    """Write the classes of the real images of `split`."""
+    write_array(reference / "labels" / f"{split}.npy", labels)
+
+
+def read_labels(reference: Path, split: str) -> NDArray[np.int64] | None:
+    """Return the classes of the real images of `split`, None where they have none."""
+    path = reference / "labels" / f"{split}.npy"
+    return np.array(read_array(path), dtype=np.int64) if path.exists() else None
 
 
 def write_ruler(reference: Path, ruler: Ruler) -> None:

@@ -3,14 +3,15 @@
 import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from pipeline.errors import ChorusError
-from pipeline.evaluation import store
-from pipeline.evaluation.frechet import Views
-from pipeline.evaluation.ruler import Ruler, views
+from pipeline.evaluation import frechet, store
+from pipeline.evaluation.frechet import Matrix, Views
+from pipeline.evaluation.ruler import Real, Ruler
 from pipeline.files import read_json, tree_hash
 from pipeline.fusion.strategies._base import Candidate
 from pipeline.project import Project
@@ -19,17 +20,17 @@ from pipeline.randomness import derive_seed
 from pipeline.stages._failures import failures, in_words
 
 
-def halves_of_val(project: Project, rulers: Sequence[Ruler]) -> tuple[Views, Views]:
-    """Return what the rulers see of two disjoint parts of `val`: to fit on, and to choose on."""
-    names = [ruler.extractor for ruler in rulers]
-    real = {name: store.read_features(project.reference, "val", name).values for name in names}
-    count = len(real[names[0]])
+def halves_of_val(project: Project, rulers: Sequence[Ruler]) -> tuple[Real, Real]:
+    """Return two disjoint parts of `val`: to fit on, and to choose on."""
+    features = (store.read_features(project.reference, "val", ruler.extractor).values for ruler in rulers)
+    seen = tuple(ruler.relative(values) for ruler, values in zip(rulers, features, strict=True))
+    count = len(seen[0])
     order = np.random.default_rng(derive_seed(project.params.seed, "fuse", "halves")).permutation(count)
     cut = round(count * project.params.fusion.fit_fraction)
     if min(cut, count - cut) < 2:
         raise ChorusError(f"val has {count} images: too few to fit on one part and choose on another")
-    fit, choose = ({name: values[rows] for name, values in real.items()} for rows in (order[:cut], order[cut:]))
-    return views(rulers, fit), views(rulers, choose)
+    real = Real(seen, store.read_labels(project.reference, "val"))
+    return real.take(order[:cut]), real.take(order[cut:])
 
 
 def remove_former(project: Project, stage: str, rungs: Iterable[int] | None = None) -> None:
@@ -120,13 +121,14 @@ def read_family(project: Project, rulers: Sequence[Ruler], family: str, rung: in
         )
     found = []
     for entry in evaluation["candidates"]:
-        seen = measured_views(rulers, folder, entry["id"])
+        read = partial(relative_features, rulers, folder, entry["id"])
         critic = (weights.parent / entry["id"] / "discriminator.safetensors").exists()
-        found.append(Candidate(entry["id"], seen, critic))
+        found.append(Candidate(entry["id"], tuple(map(frechet.moments, read())), critic, read))
     return found
 
 
-def measured_views(rulers: Sequence[Ruler], folder: Path, candidate: str) -> Views:
-    """Return what the rulers see of a candidate's samples; `folder` is where its evaluation lies."""
-    names = [ruler.extractor for ruler in rulers]
-    return views(rulers, {name: store.candidate_features(folder, candidate, name).values for name in names})
+def relative_features(rulers: Sequence[Ruler], folder: Path, candidate: str) -> tuple[Matrix, ...]:
+    """Return the features of a candidate's samples as the rulers see them; `folder` is where its evaluation lies."""
+    return tuple(
+        ruler.relative(store.candidate_features(folder, candidate, ruler.extractor).values) for ruler in rulers
+    )

@@ -5,12 +5,12 @@ from typing import Any
 
 from pipeline.evaluation import store
 from pipeline.evaluation.frechet import mean_distance
-from pipeline.evaluation.ruler import DECIDES
+from pipeline.evaluation.ruler import DECIDES, Real
 from pipeline.files import read_json, write_json
 from pipeline.fusion.choosing import Arm, choose, why_not
 from pipeline.fusion.samplers import networks_of
 from pipeline.project import Project
-from pipeline.stages._pool import halves_of_val, measured_views
+from pipeline.stages._pool import halves_of_val, relative_features
 from pipeline.stages._students import read_measured, remove_former
 from pipeline.stages._teacher import CONTROL, STUDENT, teacher_recipe
 from pipeline.weights import SCHEMA, copy_snapshot
@@ -67,7 +67,8 @@ def student_arms(project: Project, measured: dict[str, Any]) -> list[tuple[dict[
     _, real = halves_of_val(project, rulers)
     for name, evaluation in measured.items():
         for entry in evaluation["candidates"]:
-            distance = mean_distance(measured_views(rulers, project.student_evaluation / name, entry["id"]), real)
+            features = relative_features(rulers, project.student_evaluation / name, entry["id"])
+            distance = mean_distance(Real(features).views, real.views)
             costs = entry["bytes"], entry["passes"], entry["classes"]
             found.append((entry, Arm(name, entry["member"], distance, *costs)))
     return found

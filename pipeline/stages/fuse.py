@@ -33,17 +33,17 @@ def run(project: Project) -> None:
     remove_former(project, "fuse")
     rulers = store.deciding_rulers(project.reference)
     fit, choose = halves_of_val(project, rulers)
-    pool, siblings = without_worse_siblings(project, read_pool(project, rulers), fit, choose)
+    pool, siblings = without_worse_siblings(project, read_pool(project, rulers), fit.views, choose.views)
     for found in siblings:
         verdict = "kept" if found.kept else "left out"
         compared = f"{DECIDES} {found.siblings:.4f} with them, {found.plain:.4f} with plain continuations"
         print(f"fuse  siblings in {found.family} {verdict}: {compared}", flush=True)
-    problem = Problem.of(pool, fit, project.params.fusion.vote_draws)
+    problem = Problem.of(pool, fit, project.params.fusion, derive_seed(project.params.seed, "fuse", "fit"))
     extractors = load_extractors(project.reference, [r.extractor for r in rulers], runtime.device, project.weights)
 
     def score(images: Tensor) -> float:
         features = {name: extractor.features(images).values for name, extractor in extractors.items()}
-        return mean_distance(views(rulers, features), choose)
+        return mean_distance(views(rulers, features), choose.views)
 
     rows = []
     for name in project.params.fusion.strategies:

@@ -35,7 +35,7 @@ def run(project: Project, rung: int) -> None:
         raise ChorusError(f"no family has a candidate in rung {after}: nobody can go on to rung {rung}")
     fit, _ = halves_of_val(project, rulers)
     seen = {family: [candidate.views for candidate in found] for family, found in racers.items()}
-    standings = halve(seen, fit, survivors(project.params, len(racers)))
+    standings = halve(seen, fit.views, survivors(project.params, len(racers)))
     decisions = decide(project, rung, standings, rosters)
     rows = [
         row_of(standing, rosters[standing.family], racers[standing.family], decisions[standing.family])

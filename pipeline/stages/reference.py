@@ -39,6 +39,9 @@ def run(project: Project) -> None:
     if complaint := conflict(selection, judges):
         raise ChorusError(f"params.yaml: reference: {complaint}")
     shutil.rmtree(project.reference, ignore_errors=True)
+    for split, data in splits.items():
+        if labelled and data.labels is not None:
+            store.write_labels(project.reference, split, data.labels)
     extractors: dict[str, Any] = {}
     rulers: dict[str, Any] = {}
     floors: dict[str, dict[str, float]] = {"val": {}, "held_out": {}}

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 import pipeline.fusion.strategies
-from pipeline.evaluation import frechet
+from pipeline.evaluation.ruler import Real
 from pipeline.fusion.samplers import networks_of
 from pipeline.fusion.strategies._base import Candidate, NotApplicableError, Problem, strategy
 from pipeline.params import Fusion, registered
@@ -12,18 +12,20 @@ ALL = registered(pipeline.fusion.strategies)
 
 def seen(samples):
     """As one extractor sees them whole, and another in their first dimension alone, on another scale."""
-    return frechet.moments(samples), frechet.moments(samples[:, :1] / 10)
+    return Real((samples, samples[:, :1] / 10))
+
+
+def candidate(name, samples, critics):
+    return Candidate(name, seen(samples).views, critics, lambda: seen(samples).features)
 
 
 def problem(critics=True):
     """Members a and b (two snapshots each) miss the real images on opposite sides; c is far away."""
     rng = np.random.default_rng(0)
     shifts = {"a/r0/1": -3.0, "a/r0/2": -1.0, "b/r0/1": 1.1, "b/r0/2": 4.0, "c/r0/1": 30.0}
-    pool = tuple(
-        Candidate(name, seen(rng.normal(loc=(shift, 0), size=(2000, 2))), critics) for name, shift in shifts.items()
-    )
+    pool = tuple(candidate(name, rng.normal(loc=(shift, 0), size=(2000, 2)), critics) for name, shift in shifts.items())
     real = seen(rng.normal(size=(2000, 2)) * [1.5, 1])
-    return Problem.of(pool, real, vote_draws=4)
+    return Problem.of(pool, real, Fusion())
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -37,7 +39,7 @@ def test_every_strategy_uses_known_candidates_and_weights_that_sum_to_one(name):
 
 @pytest.mark.parametrize("name", ALL)
 def test_every_strategy_works_on_a_pool_of_one(name):
-    one = Problem.of(problem().pool[:1], problem().real, 2)
+    one = Problem.of(problem().pool[:1], problem().real, Fusion())
     assert set(networks_of(strategy(name)(one).recipe)) == {"a/r0/1"}
 
 

@@ -77,7 +77,7 @@ def test_reference_holds_extractors_features_rulers_and_floors(made: Project) ->
         assert extractor.hash == content["extractors"][name]["hash"]
         for split, count in (("train", 256), ("val", 96), ("gate", 64)):
             features = store.read_features(made.reference, split, name)
-            assert features.values.shape == (count, 64)
+            assert features.values.shape == (count, 32 if name == "selfsup-b" else 64)
             images = np.load(made.prepared / f"{split}.npy")
             np.testing.assert_allclose(extractor.features(images).values, features.values, rtol=1e-5, atol=1e-5)
             assert (features.logits is None) == name.startswith("selfsup")
@@ -90,6 +90,9 @@ def test_reference_holds_extractors_features_rulers_and_floors(made: Project) ->
     # Real images are no farther from real ones than a small part of their variance.
     assert 0 < content["floors"]["val"]["rfd_selection"] < 0.2
     assert set(content["floors"]) == {"val", "held_out"}
+    labels = store.read_labels(made.reference, "gate")
+    assert labels is not None
+    assert (labels == np.load(made.prepared / "gate_labels.npy")).all()
 
 
 def test_the_test_split_stays_closed(made: Project, tmp_path: Path) -> None:
@@ -109,6 +112,7 @@ def test_unlabelled_images_are_measured_without_labels(tmp_path: Path) -> None:
     assert content["selection"] == ["selfsup"]
     assert content["judges"] == ["selfsup-b", "pixels"]
     assert [ruler.name for ruler in store.deciding_rulers(target.reference)] == ["fd16_selfsup"]
+    assert store.read_labels(target.reference, "val") is None
     write_members(target)
     evaluate.run(target, "gan")
     metrics = store.read_evaluation(target.evaluation_folder("gan"))["candidates"][0]["metrics"]

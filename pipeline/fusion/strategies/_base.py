@@ -5,7 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.evaluation.frechet import Views, mean_distance
+from pipeline.evaluation.frechet import Matrix, Views, mean_distance
+from pipeline.evaluation.ruler import Real
+from pipeline.params import Fusion as Settings
 
 
 @dataclass(frozen=True)
@@ -13,12 +15,13 @@ class Candidate:
     """A snapshot that may enter the fusion.
 
     id: FAMILY/MEMBER/SNAPSHOT. views: its samples as the rulers that decide see them. critic: whether it has a
-    discriminator.
+    discriminator. read: returns the features of its samples, N×d for each ruler, relative as those of `Real`.
     """
 
     id: str
     views: Views
     critic: bool
+    read: Callable[[], tuple[Matrix, ...]]
 
     @property
     def member(self) -> str:
@@ -27,19 +30,21 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Problem:
-    """What strategies are fitted on: the pool, and what the rulers see of the part of `val` that is there to fit.
+    """What strategies are fitted on: the pool, and the real images of the part of `val` that is there to fit.
 
-    distances: that of each candidate alone, by id.
+    settings: the section `fusion` of params.yaml. seed: of what a strategy draws. distances: that of each candidate
+    alone, by id.
     """
 
     pool: tuple[Candidate, ...]
-    real: Views
-    vote_draws: int
+    real: Real
+    settings: Settings
+    seed: int
     distances: dict[str, float]
 
     @classmethod
-    def of(cls, pool: tuple[Candidate, ...], real: Views, vote_draws: int) -> "Problem":
-        return cls(pool, real, vote_draws, {c.id: mean_distance(c.views, real) for c in pool})
+    def of(cls, pool: tuple[Candidate, ...], real: Real, settings: Settings, seed: int = 0) -> "Problem":
+        return cls(pool, real, settings, seed, {c.id: mean_distance(c.views, real.views) for c in pool})
 
     def ranked(self) -> list[Candidate]:
         """Return the pool, nearest to the real images first; equal distances in the order of ids."""

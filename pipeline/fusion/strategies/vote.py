@@ -11,5 +11,5 @@ def vote(problem: Problem) -> Fusion:
         raise NotApplicableError("no member has a discriminator")
     weights = uniform_weights(members)
     source = combine("mixture", weights)
-    recipe = {"kind": "vote", "source": source, "critics": critics, "draws": problem.vote_draws}
+    recipe = {"kind": "vote", "source": source, "critics": critics, "draws": problem.settings.vote_draws}
     return Fusion(recipe, {"weights": weights, "critics": critics})

@@ -7,7 +7,7 @@ from pipeline.fusion.strategies._base import Fusion, Problem, combine, register
 
 @register("weighted")
 def weighted(problem: Problem) -> Fusion:
-    distance = MeanDistance.of([candidate.views for candidate in problem.pool], problem.real)
+    distance = MeanDistance.of([candidate.views for candidate in problem.pool], problem.real.views)
     optimum = distance.optimum()
     weights = prune(optimum.weights)
     fit, gradient = distance(weights)
