@@ -1,6 +1,6 @@
 """A mixture of generators, a student of it with its control, and the student in every format, on Fashion-MNIST.
 
-    python benchmarks/distill.py --clone FOLDER [--data FOLDER] [--members 4] [--kimg 60] [--student-kimg 120]
+    python benchmarks/distill.py --clone FOLDER [--data FOLDER] [--members 4] [--kimg 150] [--student-kimg 300]
 
 FOLDER of --clone becomes a clone of the project whose `reference` stage has run on Fashion-MNIST, unless it is one.
 Where its pipeline has run to the fusion, the teacher is the fused sampler; else small members are trained here and
@@ -38,8 +38,8 @@ from pipeline.training.streams import Streams
 from pipeline.weights import load_generator, save_half, save_snapshot
 
 EXTRACTORS = ("classifier", "classifier-b", "selfsup")
-MEMBER = {"architecture": "dcgan", "width": 32}
-STUDENT = {"architecture": "dcgan", "width": 16}
+MEMBER = {"architecture": "dcgan", "width": 32, "lr": 0.0005}
+STUDENT = {"architecture": "dcgan", "width": 16, "lr": 0.0005}
 
 
 def train(clone: Path, name: str, recipe: dict[str, Any], images: torch.Tensor | None, folder: Path) -> None:
@@ -128,8 +128,8 @@ def main() -> None:
     parser.add_argument("--clone", type=Path, required=True)
     parser.add_argument("--data", type=Path, help="Fashion-MNIST in torchvision's layout, for a new clone")
     parser.add_argument("--members", type=int, default=4, help="trained for the mixture, where nothing is fused yet")
-    parser.add_argument("--kimg", type=float, default=60, help="of each of them")
-    parser.add_argument("--student-kimg", type=float, default=120, help="of the student and of its control")
+    parser.add_argument("--kimg", type=float, default=150, help="of each of them")
+    parser.add_argument("--student-kimg", type=float, default=300, help="of the student and of its control")
     parser.add_argument("--images", type=int, default=20_000, help="of the teacher, that the student learns")
     parser.add_argument("--samples", type=int, default=5000, help="that each row is measured by")
     chosen = parser.parse_args()
