@@ -104,7 +104,9 @@ def test_equal_to_torch_fidelity_on_the_inception_network(tmp_path: Path) -> Non
     name, weights = "inception-v3-compat", tmp_path / "weights.pth"
     write_random_inception(weights)
     extractor, fake, real = published_extractor(name, weights), images(12, 1), images(10, 0)
-    ours = measure(extractor.features(fake, 6), extractor.features(real, 6), Ruler(name, None, "fid", spread=1.0), seed=3)
+    ours = measure(
+        extractor.features(fake, 6), extractor.features(real, 6), Ruler(name, None, "fid", spread=1.0), seed=3
+    )
     settings = {"batch_size": 6, "rng_seed": 3, "kid_subset_size": 10, "feature_extractor_weights_path": str(weights)}
     assert_equal(ours, theirs(extractor, fake, real, **settings), name, "fid")
 
