@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from pipeline.errors import ChorusError
-from pipeline.fusion.samplers import Sampler, build_sampler
+from pipeline.fusion.kinds import Loader, build_sampler
+from pipeline.fusion.samplers import Sampler
 from pipeline.weights import load_discriminator, load_generator
 
 CANDIDATE_ID = re.compile(r"[a-z0-9][a-z0-9_-]*(/[a-z0-9][a-z0-9_-]*){2}")
@@ -26,9 +27,8 @@ def load_sampler(recipe: dict[str, Any], find: Callable[[str], Path], device: to
             raise ChorusError(f"{name!r} is not the id of a candidate (FAMILY/MEMBER/SNAPSHOT)")
         return find(name)
 
-    return build_sampler(
-        recipe,
-        lambda name: load_generator(folder(name), device)[0],
-        lambda name: load_discriminator(folder(name), device),
-        device,
+    load = Loader(
+        generator=lambda name: load_generator(folder(name), device)[0],
+        discriminator=lambda name: load_discriminator(folder(name), device),
     )
+    return build_sampler(recipe, load, device)

@@ -1,12 +1,12 @@
 """Samplers: anything that yields images. A recipe (a JSON tree) says how to build one; samplers nest.
 
-Every random draw is indexed: image i of a sampler depends on (seed, i, its label) alone, so a longer draw begins with
-the shorter one and the size of the batches changes nothing but the last bits of the arithmetic.
+Every random draw is indexed: image i of a sampler depends on (seed, i, its label) alone. So a longer draw begins with
+the shorter one, any rows can be drawn without the others, and the size of the batches changes nothing but the last bits
+of the arithmetic.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,17 +15,12 @@ from pipeline.errors import ChorusError
 from pipeline.randomness import derive_seed, generator
 
 BLOCK = 256  # random numbers are drawn for this many images at once, whatever the batch
+AT_ONCE = 4 * BLOCK  # images of a batch that `Sampler.sample` yields: the parts of a mixture share it
 
 
 def to_uint8(images: Tensor) -> Tensor:
     """Map floats in [-1, 1] to uint8 in [0, 255], rounding to the nearest."""
     return images.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
-
-
-def blocks(n: int) -> Iterator[tuple[int, int]]:
-    """Yield (block index, images of that block that are wanted) until `n` are covered."""
-    for start in range(0, n, BLOCK):
-        yield start // BLOCK, min(BLOCK, n - start)
 
 
 class Sampler(ABC):
@@ -34,10 +29,11 @@ class Sampler(ABC):
     classes: int = 0
 
     @abstractmethod
-    def batches(self, n: int, seed: int, labels: Tensor | None = None) -> Iterator[Tensor]:
-        """Yield float B×C×H×W in [-1, 1], `BLOCK` images at a time and `n` in all, on the CPU or the sampler's device.
+    def at(self, rows: Tensor, seed: int, labels: Tensor | None = None) -> Tensor:
+        """Return images of the endless stream of `seed` by their numbers: float B×C×H×W in [-1, 1], on any device.
 
-        labels: n int64 in [0, classes); None: each image is of the class that the sampler draws, if it knows classes.
+        rows: B int64, ascending, B ≥ 1. labels: B int64 in [0, classes); None: each image is of the class that the
+        sampler draws, if it knows classes.
         """
 
     @property
@@ -51,21 +47,17 @@ class Sampler(ABC):
         labels: n int64 in [-1, classes), where -1 (and None) is any class: it is drawn with its share of the training
         images. Raises `ChorusError` for other labels.
         """
-        asked = torch.zeros(n, dtype=torch.bool) if labels is None else labels >= 0
         if labels is not None:
             self._check(labels)
-        if labels is None or not asked.any():
-            images = self.batches(n, seed)
-        elif asked.all():
-            images = self.batches(n, seed, labels)
-        else:
-            # An image must not depend on the other rows' labels: both kinds are drawn for all rows.
-            both = zip(
-                self.batches(n, seed), self.batches(n, seed, labels.clamp(min=0)), asked.split(BLOCK), strict=True
-            )
-            images = (torch.where(rows.to(any_.device)[:, None, None, None], one, any_) for any_, one, rows in both)
-        for batch in images:
-            yield to_uint8(batch).cpu()
+        for rows in torch.arange(n).split(AT_ONCE) if n else ():
+            if labels is None:
+                yield to_uint8(self.at(rows, seed)).cpu()
+                continue
+            asked = labels[rows] >= 0
+            pieces = [rows[~asked], rows[asked]]
+            drawn = [(pieces[0], None), (pieces[1], labels[pieces[1]])]
+            images = torch.cat([to_uint8(self.at(some, seed, y)).cpu() for some, y in drawn if len(some)])
+            yield images[torch.cat(pieces).argsort()]
 
     def _check(self, labels: Tensor) -> None:
         """Raise `ChorusError` for a label that does not exist."""
@@ -83,20 +75,33 @@ def draw(sampler: Sampler, n: int, *, seed: int, labels: Tensor | None = None) -
     return torch.cat(list(sampler.sample(n, seed=seed, labels=labels)))
 
 
-def latents(n: int, length: int, seed: int) -> Iterator[Tensor]:
-    """Yield standard normal B×`length` blocks, `n` rows in all; row i depends on (seed, i) and `length` alone."""
-    for block, wanted in blocks(n):
-        yield torch.randn(BLOCK, length, generator=generator(seed, "latent", block))[:wanted]
+def indexed(rows: Tensor, draw_block: Callable[[int], Tensor]) -> Tensor:
+    """Return what is drawn for each row: `draw_block` gives `BLOCK` rows for a block's number, whichever are wanted.
+
+    rows: B int64, ascending. What it draws has to depend on that number alone, so that row i depends on i alone.
+    """
+    blocks = rows // BLOCK
+    return torch.cat([draw_block(block)[rows[blocks == block] % BLOCK] for block in blocks.unique().tolist()])
 
 
-def drawn_classes(n: int, shares: Sequence[float], seed: int) -> Iterator[Tensor | None]:
-    """Yield the classes (B int64, `n` in all) of each block, drawn with these shares; Nones where there are none."""
-    for block, wanted in blocks(n):
-        if not shares:
-            yield None
-            continue
-        random = generator(seed, "label", block)
-        yield torch.multinomial(torch.tensor(shares), BLOCK, replacement=True, generator=random)[:wanted]
+def latents(rows: Tensor, length: int, seed: int) -> Tensor:
+    """Return standard normal B×`length`; row i depends on (seed, i) and `length` alone."""
+    return indexed(rows, lambda block: torch.randn(BLOCK, length, generator=generator(seed, "latent", block)))
+
+
+def choices(rows: Tensor, weights: Sequence[float] | Tensor, seed: int, purpose: str) -> Tensor:
+    """Return B int64 indices drawn with these weights; row i's depends on (seed, i), `purpose` and them alone."""
+    given = torch.as_tensor(weights)
+
+    def draw_block(block: int) -> Tensor:
+        return torch.multinomial(given, BLOCK, replacement=True, generator=generator(seed, purpose, block))
+
+    return indexed(rows, draw_block)
+
+
+def classes_of(rows: Tensor, shares: Sequence[float], seed: int) -> Tensor | None:
+    """Return classes drawn with these shares (B int64), None where there are none."""
+    return choices(rows, shares, seed, "label") if shares else None
 
 
 class CandidateSampler(Sampler):
@@ -119,14 +124,17 @@ class CandidateSampler(Sampler):
 
     @torch.inference_mode()
     def images(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """Map B×latent, and B labels where the generator is conditional, to B×C×H×W in [-1, 1]."""
-        z = z.to(self.device)
-        return self.network(z) if y is None or not self.classes else self.network(z, y.to(self.device))
+        """Map B×latent, and B labels where the generator is conditional, to B×C×H×W in [-1, 1].
 
-    def batches(self, n: int, seed: int, labels: Tensor | None = None) -> Iterator[Tensor]:
-        classes = drawn_classes(n, self.shares, seed) if labels is None else labels.split(BLOCK)
-        for z, y in zip(latents(n, self.latent, seed), classes, strict=True):
-            yield self.images(z, y)
+        A pass takes no more than a block, however many rows a sampler around this one asks for.
+        """
+        given = [z] if y is None or not self.classes else [z, y]
+        batches = zip(*(values.to(self.device).split(BLOCK) for values in given), strict=True)
+        return torch.cat([self.network(*batch) for batch in batches])
+
+    def at(self, rows: Tensor, seed: int, labels: Tensor | None = None) -> Tensor:
+        classes = classes_of(rows, self.shares, seed) if labels is None else labels
+        return self.images(latents(rows, self.latent, seed), classes)
 
 
 class MixtureSampler(Sampler):
@@ -143,23 +151,19 @@ class MixtureSampler(Sampler):
     def cost(self) -> float:
         return float(sum(w * part.cost for w, part in zip(self.weights.tolist(), self.parts, strict=True)))
 
-    def batches(self, n: int, seed: int, labels: Tensor | None = None) -> Iterator[Tensor]:
+    def at(self, rows: Tensor, seed: int, labels: Tensor | None = None) -> Tensor:
         weights, purpose = (self.weights, "part") if labels is None else (self.able, "part of a class")
-        choices = [
-            torch.multinomial(weights, BLOCK, replacement=True, generator=generator(seed, purpose, block))[:wanted]
-            for block, wanted in blocks(n)
-        ]
-        choice_of = torch.cat([torch.zeros(0, dtype=torch.int64), *choices])
-        streams = []
-        for i, part in enumerate(self.parts):
-            chosen = choice_of == i
-            wanted_labels = None if labels is None else labels[chosen]
-            streams.append(_Reader(part.batches(int(chosen.sum()), derive_seed(seed, purpose, i), wanted_labels)))
-        for choice in choices:
-            pieces = [(choice == i).nonzero().flatten() for i in range(len(self.parts))]
-            images = torch.cat([streams[i].take(len(p)) for i, p in enumerate(pieces) if len(p)])
-            order = torch.cat(pieces).argsort().to(images.device)
-            yield images[order]
+        choice = choices(rows, weights, seed, purpose)
+        places = [(choice == i).nonzero().flatten() for i in range(len(self.parts))]
+        images = torch.cat(
+            [
+                # Row i is image i of the chosen part's own stream.
+                part.at(rows[place], derive_seed(seed, purpose, i), None if labels is None else labels[place])
+                for i, (part, place) in enumerate(zip(self.parts, places, strict=True))
+                if len(place)
+            ]
+        )
+        return images[torch.cat(places).argsort().to(images.device)]
 
 
 class AverageSampler(Sampler):
@@ -179,11 +183,11 @@ class AverageSampler(Sampler):
     def cost(self) -> float:
         return float(sum(part.cost for part in self.parts))
 
-    def batches(self, n: int, seed: int, labels: Tensor | None = None) -> Iterator[Tensor]:
-        classes = drawn_classes(n, self.shares, seed) if labels is None else labels.split(BLOCK)
-        for z, y in zip(latents(n, max(part.latent for part in self.parts), seed), classes, strict=True):
-            pairs = zip(self.weights, self.parts, strict=True)
-            yield torch.stack([w * part.images(z[:, : part.latent], y) for w, part in pairs]).sum(0)
+    def at(self, rows: Tensor, seed: int, labels: Tensor | None = None) -> Tensor:
+        z = latents(rows, max(part.latent for part in self.parts), seed)
+        y = classes_of(rows, self.shares, seed) if labels is None else labels
+        pairs = zip(self.weights, self.parts, strict=True)
+        return torch.stack([w * part.images(z[:, : part.latent], y) for w, part in pairs]).sum(0)
 
 
 class VoteSampler(Sampler):
@@ -204,69 +208,11 @@ class VoteSampler(Sampler):
         return self.draws * (self.source.cost + passes)
 
     @torch.inference_mode()
-    def batches(self, n: int, seed: int, labels: Tensor | None = None) -> Iterator[Tensor]:
+    def at(self, rows: Tensor, seed: int, labels: Tensor | None = None) -> Tensor:
+        drawn = (rows[:, None] * self.draws + torch.arange(self.draws)).flatten()
         repeated = None if labels is None else labels.repeat_interleave(self.draws)
-        reader = _Reader(self.source.batches(n * self.draws, seed, repeated))
-        for block, wanted in blocks(n):
-            images = reader.take(wanted * self.draws)
-            y = None if repeated is None else repeated[block * BLOCK * self.draws :][: len(images)].to(images.device)
-            outputs = torch.stack([critic(images, y).float().view(wanted, self.draws) for critic in self.critics])
-            best = outputs.argsort(2).argsort(2).float().mean(0).argmax(1)
-            yield images[torch.arange(wanted, device=images.device) * self.draws + best]
-
-
-class _Reader:
-    """Takes any number of images at a time from a stream of batches."""
-
-    def __init__(self, stream: Iterator[Tensor]) -> None:
-        self.stream, self.rest = stream, []  # type: Iterator[Tensor], list[Tensor]
-
-    def take(self, count: int) -> Tensor:
-        while sum(map(len, self.rest)) < count:
-            self.rest.append(next(self.stream))
-        images = torch.cat(self.rest)
-        self.rest = [images[count:]]
-        return images[:count]
-
-
-def build_sampler(
-    recipe: dict[str, Any],
-    generator_of: Callable[[str], nn.Module],
-    discriminator_of: Callable[[str], nn.Module],
-    device: torch.device | str = "cpu",
-) -> Sampler:
-    """Build the sampler that a recipe describes.
-
-    recipe: `{"kind": "candidate", "id": ID}`, `{"kind": "mixture" | "average", "weights": [...], "parts": [...]}` or
-    `{"kind": "vote", "source": {...}, "critics": [ID, ...], "draws": K}`. generator_of, discriminator_of: load a
-    candidate's network by id. Raises `ChorusError` for an unknown kind.
-    """
-
-    def build(node: dict[str, Any]) -> Sampler:
-        return build_sampler(node, generator_of, discriminator_of, device)
-
-    match node := recipe:
-        case {"kind": "candidate", "id": name}:
-            return CandidateSampler(generator_of(name), device)
-        case {"kind": "mixture"}:
-            return MixtureSampler([build(part) for part in node["parts"]], node["weights"])
-        case {"kind": "average"}:
-            parts = [CandidateSampler(generator_of(part["id"]), device) for part in node["parts"]]
-            return AverageSampler(parts, node["weights"])
-        case {"kind": "vote"}:
-            critics = [discriminator_of(name).to(device) for name in node["critics"]]
-            return VoteSampler(build(node["source"]), critics, node["draws"])
-    raise ChorusError(f"unknown sampler kind {recipe.get('kind')!r} in the recipe: this code is older than the model")
-
-
-def networks_of(recipe: dict[str, Any]) -> dict[str, set[str]]:
-    """Return what a recipe needs: by candidate id, `generator`, `discriminator` or both."""
-    needed: dict[str, set[str]] = {}
-    if recipe["kind"] == "candidate":
-        needed[recipe["id"]] = {"generator"}
-    for name in recipe.get("critics", []):
-        needed.setdefault(name, set()).add("discriminator")
-    for inner in [*recipe.get("parts", []), *([recipe["source"]] if "source" in recipe else [])]:
-        for name, networks in networks_of(inner).items():
-            needed.setdefault(name, set()).update(networks)
-    return needed
+        images = self.source.at(drawn, seed, repeated)
+        y = None if repeated is None else repeated.to(images.device)
+        outputs = torch.stack([critic(images, y).float().view(len(rows), self.draws) for critic in self.critics])
+        best = outputs.argsort(2).argsort(2).float().mean(0).argmax(1)
+        return images[torch.arange(len(rows), device=images.device) * self.draws + best]

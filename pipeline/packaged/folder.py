@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.files import read_json, tree_hash, write_json
-from pipeline.fusion.samplers import networks_of
+from pipeline.fusion.kinds import networks_of
 from pipeline.packaged.code import package_name, write_sampling_code
 from pipeline.weights import copy_snapshot
 

@@ -8,7 +8,7 @@ from pipeline.evaluation.frechet import mean_distance
 from pipeline.evaluation.ruler import DECIDES, Real
 from pipeline.files import read_json, write_json
 from pipeline.fusion.choosing import Arm, choose, why_not
-from pipeline.fusion.samplers import networks_of
+from pipeline.fusion.kinds import networks_of
 from pipeline.project import Project
 from pipeline.stages._pool import halves_of_val, relative_features
 from pipeline.stages._students import read_measured, remove_former

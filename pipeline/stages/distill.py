@@ -12,7 +12,7 @@ from torch import Tensor
 from pipeline.compute import Runtime, set_up
 from pipeline.data.dataset import read_manifest
 from pipeline.files import read_array, replacing, write_json
-from pipeline.fusion.samplers import Sampler, drawn_classes
+from pipeline.fusion.samplers import Sampler, classes_of
 from pipeline.project import Project
 from pipeline.randomness import derive_seed
 from pipeline.recipes import load_sampler
@@ -84,8 +84,7 @@ def teacher_data(
     recipe = project.params.students[name]
     manifest = read_manifest(project.prepared)
     seed = derive_seed(project.params.seed, "distill", name)
-    classes = [block for block in drawn_classes(recipe.samples, class_shares, seed) if block is not None]
-    labels = torch.cat(classes) if classes else None
+    labels = classes_of(torch.arange(recipe.samples), class_shares, seed)
     path = project.checkpoints / name / f"images-{teacher_hash(project)[:16]}-{recipe.samples}-{seed:x}.npy"
     if not path.exists():
         print(f"distill {name}: drawing {recipe.samples:,} images of the fused sampler", flush=True)

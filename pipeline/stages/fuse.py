@@ -14,7 +14,8 @@ from pipeline.evaluation.extractors import load_extractors
 from pipeline.evaluation.frechet import mean_distance
 from pipeline.evaluation.ruler import DECIDES, views
 from pipeline.files import write_json
-from pipeline.fusion.samplers import draw, networks_of
+from pipeline.fusion.kinds import networks_of
+from pipeline.fusion.samplers import draw
 from pipeline.fusion.strategies._base import NotApplicableError, Problem, strategy
 from pipeline.project import Project
 from pipeline.racing.branches import Branching

@@ -5,14 +5,14 @@ from hypothesis import strategies as st
 from torch import nn
 
 from pipeline.errors import ChorusError
+from pipeline.fusion.kinds import Loader, build_sampler, networks_of
 from pipeline.fusion.samplers import (
+    BLOCK,
     AverageSampler,
     CandidateSampler,
     MixtureSampler,
     VoteSampler,
-    build_sampler,
     draw,
-    networks_of,
     to_uint8,
 )
 
@@ -92,6 +92,15 @@ def test_a_longer_draw_begins_with_the_shorter_one(kind, n, longer, seed):
     assert short.shape == (n, 1, 2, 2)
     assert short.dtype == torch.uint8
     assert torch.equal(short, long[:n])
+
+
+@pytest.mark.parametrize("kind", samplers())
+@settings(max_examples=15, deadline=None)
+@given(rows=st.sets(st.integers(0, 3 * BLOCK), min_size=1, max_size=40), seed=st.integers(0, 2**63 - 1))
+def test_any_rows_are_drawn_without_the_others(kind, rows, seed):
+    sampler, some = samplers()[kind], torch.tensor(sorted(rows))
+    images = draw(sampler, 3 * BLOCK + 1, seed=seed)
+    assert torch.equal(to_uint8(sampler.at(some, seed)), images[some])
 
 
 @pytest.mark.parametrize("kind", samplers())
@@ -221,7 +230,7 @@ RECIPE = {
 
 
 def test_a_recipe_builds_and_tells_what_it_needs():
-    sampler = build_sampler(RECIPE, lambda name: Linear(0.1), lambda name: Brightness())
+    sampler = build_sampler(RECIPE, Loader(lambda name: Linear(0.1), lambda name: Brightness()))
     assert draw(sampler, 5, seed=0).shape == (5, 1, 2, 2)
     assert networks_of(RECIPE) == {
         "a/r0/1": {"generator", "discriminator"},
@@ -232,7 +241,7 @@ def test_a_recipe_builds_and_tells_what_it_needs():
 
 def test_an_unknown_kind_is_named():
     with pytest.raises(ChorusError, match="'warp'"):
-        build_sampler({"kind": "warp"}, Linear, Linear)
+        build_sampler({"kind": "warp"}, Loader(Linear, Linear))
 
 
 @pytest.mark.parametrize("kind", samplers())

@@ -3,7 +3,7 @@ import pytest
 
 import pipeline.fusion.strategies
 from pipeline.evaluation.ruler import Real
-from pipeline.fusion.samplers import networks_of
+from pipeline.fusion.kinds import networks_of
 from pipeline.fusion.strategies._base import Candidate, NotApplicableError, Problem, strategy
 from pipeline.params import Fusion, registered
 

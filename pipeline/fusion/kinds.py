@@ -1,0 +1,64 @@
+"""The kinds of samplers that a recipe can name: building one, and what networks that takes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from pipeline.errors import ChorusError
+from pipeline.fusion.samplers import AverageSampler, CandidateSampler, MixtureSampler, Sampler, VoteSampler
+
+
+@dataclass(frozen=True)
+class Loader:
+    """How to load the networks that a recipe names.
+
+    generator, discriminator: a candidate's, by its id.
+    """
+
+    generator: Callable[[str], nn.Module]
+    discriminator: Callable[[str], nn.Module]
+
+
+def build_sampler(recipe: dict[str, Any], load: Loader, device: torch.device | str = "cpu") -> Sampler:
+    """Build the sampler that a recipe describes.
+
+    recipe: `{"kind": "candidate", "id": ID}`, `{"kind": "mixture" | "average", "weights": [...], "parts": [...]}` or
+    `{"kind": "vote", "source": {...}, "critics": [ID, ...], "draws": K}`. Raises `ChorusError` for an unknown kind.
+    """
+
+    def build(node: dict[str, Any]) -> Sampler:
+        return build_sampler(node, load, device)
+
+    match node := recipe:
+        case {"kind": "candidate", "id": name}:
+            return CandidateSampler(load.generator(name), device)
+        case {"kind": "mixture"}:
+            return MixtureSampler([build(part) for part in node["parts"]], node["weights"])
+        case {"kind": "average"}:
+            parts = [CandidateSampler(load.generator(part["id"]), device) for part in node["parts"]]
+            return AverageSampler(parts, node["weights"])
+        case {"kind": "vote"}:
+            critics = [load.discriminator(name).to(device) for name in node["critics"]]
+            return VoteSampler(build(node["source"]), critics, node["draws"])
+    raise ChorusError(f"unknown sampler kind {recipe.get('kind')!r} in the recipe: this code is older than the model")
+
+
+def networks_of(recipe: dict[str, Any]) -> dict[str, set[str]]:
+    """Return what a recipe needs: by candidate id, `generator`, `discriminator` or both."""
+    needed: dict[str, set[str]] = {}
+    if recipe["kind"] == "candidate":
+        needed[recipe["id"]] = {"generator"}
+    for name in recipe.get("critics", []):
+        needed.setdefault(name, set()).add("discriminator")
+    for inner in inner_of(recipe):
+        for name, networks in networks_of(inner).items():
+            needed.setdefault(name, set()).update(networks)
+    return needed
+
+
+def inner_of(recipe: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the recipes that a recipe is made of."""
+    return [*recipe.get("parts", []), *([recipe["source"]] if "source" in recipe else [])]
