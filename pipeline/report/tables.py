@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-HIGHER_IS_BETTER = ("isc", "precision", "recall")
+HIGHER_IS_BETTER = ("isc", "precision", "recall", "density", "coverage")
 INCEPTION = "inception-v3-compat"
 
 

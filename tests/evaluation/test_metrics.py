@@ -71,7 +71,10 @@ def assert_equal(ours: dict[str, float], found: dict[str, float], name: str, fre
         f"precision_{name}": "precision",
         f"recall_{name}": "recall",
     }
-    assert ours == pytest.approx({our: found[their] for our, their in keys.items()}, rel=1e-6)
+    own = {f"density_{name}", f"coverage_{name}"}  # torch-fidelity has neither
+    shared = {key: value for key, value in ours.items() if key not in own}
+    assert ours.keys() > own
+    assert shared == pytest.approx({our: found[their] for our, their in keys.items()}, rel=1e-6)
 
 
 def test_equal_to_torch_fidelity_on_our_extractor() -> None:
@@ -122,7 +125,9 @@ def test_a_set_against_itself() -> None:
     assert found["fd3_x"] == pytest.approx(0, abs=1e-6)
     assert found["fd_x"] == pytest.approx(0, abs=1e-5)
     assert found["precision_x"] == found["recall_x"] == 1
-    assert set(found) == {"fd3_x", "fd_x", "kid_x", "isc_x", "precision_x", "recall_x"}
+    assert found["coverage_x"] == 1
+    among = {"precision_x", "recall_x", "density_x", "coverage_x"}
+    assert set(found) == {"fd3_x", "fd_x", "kid_x", "isc_x"} | among
 
 
 def test_a_collapsed_generator_gives_finite_metrics() -> None:

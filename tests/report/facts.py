@@ -27,6 +27,8 @@ def arm(name: str, kind: str, distance: float, cost: float) -> dict[str, Any]:
             f"kid_{extractor}": distance / 1000 - 0.004,
             f"precision_{extractor}": max(0.0, 0.9 - distance / 70),
             f"recall_{extractor}": max(0.0, 0.8 - distance / 80),
+            f"density_{extractor}": max(0.0, 1 - distance / 60),
+            f"coverage_{extractor}": max(0.0, 0.88 - distance / 70),
         }
         if extractor.startswith("classifier"):
             metrics[f"isc_{extractor}"] = 9 - distance / 10

@@ -116,7 +116,7 @@ def test_unlabelled_images_are_measured_without_labels(tmp_path: Path) -> None:
     write_members(target)
     evaluate.run(target, "gan")
     metrics = store.read_evaluation(target.evaluation_folder("gan"))["candidates"][0]["metrics"]
-    kinds = ("fd16", "fd", "kid", "precision", "recall")
+    kinds = ("fd16", "fd", "kid", "precision", "recall", "density", "coverage")
     assert set(metrics) == {*(f"{kind}_selfsup" for kind in kinds), "rfd_selection"}
 
 
