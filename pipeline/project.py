@@ -68,8 +68,10 @@ class Project:
         """Return a candidate's weights, whichever rung trained it; raises `ChorusError` where none of them did.
 
         candidate: FAMILY/MEMBER/SNAPSHOT. SNAPSHOT is the images seen since the first rung, so no two rungs share one.
-        Students and their controls are found too, as STUDENT/ROLE/SNAPSHOT.
+        Students and their controls are found too, as STUDENT/ROLE/SNAPSHOT, and what a strategy made, as FOLDER/NAME.
         """
+        if candidate.count("/") == 1:
+            return self.fused / candidate
         if candidate.partition("/")[0] in self.params.students:
             return self.student_weights / candidate
         return self._in_a_rung(self.members, candidate)

@@ -6,20 +6,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from pipeline.errors import ChorusError
 from pipeline.fusion.kinds import Loader, build_sampler
 from pipeline.fusion.samplers import Sampler
-from pipeline.weights import load_discriminator, load_generator
+from pipeline.weights import load_companion, load_discriminator, load_generator
 
 CANDIDATE_ID = re.compile(r"[a-z0-9][a-z0-9_-]*(/[a-z0-9][a-z0-9_-]*){2}")
+COMPANION_ID = re.compile(r"[a-z0-9][a-z0-9_-]*/[a-z0-9][a-z0-9_-]*")
 
 
 def load_sampler(recipe: dict[str, Any], find: Callable[[str], Path], device: torch.device | str = "cpu") -> Sampler:
     """Build a recipe's sampler from snapshots.
 
-    find: maps a candidate's id to the folder of its snapshot (`folder.joinpath`, `Project.snapshot`).
-    Raises `ChorusError` for what is no id, so that a recipe names nothing outside the folder that is searched.
+    find: maps the id of a candidate or a companion to the folder of its networks (`folder.joinpath`,
+    `Project.snapshot`). Raises `ChorusError` for what is no id, so that a recipe names nothing outside the folder that
+    is searched.
     """
 
     def folder(name: str) -> Path:
@@ -27,8 +30,14 @@ def load_sampler(recipe: dict[str, Any], find: Callable[[str], Path], device: to
             raise ChorusError(f"{name!r} is not the id of a candidate (FAMILY/MEMBER/SNAPSHOT)")
         return find(name)
 
+    def companion(name: str) -> nn.Module:
+        if not COMPANION_ID.fullmatch(name):
+            raise ChorusError(f"{name!r} is not the id of what a strategy made (FOLDER/NAME)")
+        return load_companion(find(name), device)
+
     load = Loader(
         generator=lambda name: load_generator(folder(name), device)[0],
         discriminator=lambda name: load_discriminator(folder(name), device),
+        companion=companion,
     )
     return build_sampler(recipe, load, device)

@@ -11,9 +11,12 @@ from torch import nn
 
 from pipeline.errors import ChorusError
 from pipeline.files import read_json, replacing, write_json
+from pipeline.layers.combiner import Combiner
 from pipeline.models._base import ModelConfig, build_discriminator, build_generator
 
 SCHEMA = 1
+# Networks that strategies make, by the kind in their `config.json`, whose other keys they are built from.
+COMPANIONS = {"combiner": Combiner}
 
 
 def save_state(path: Path, module: nn.Module) -> None:
@@ -88,4 +91,20 @@ def load_discriminator(folder: Path, device: torch.device | str = "cpu") -> nn.M
     if discriminator is None:
         raise ChorusError(f"{folder}: a '{config.architecture}' has no discriminator")
     network = load_state(folder / "discriminator.safetensors", discriminator)
+    return network.to(device).eval().requires_grad_(False)
+
+
+def save_companion(folder: Path, config: dict[str, Any], network: nn.Module) -> None:
+    """Write a network that a strategy made: `model.safetensors`, and `config.json` with its kind and what it has."""
+    save_state(folder / "model.safetensors", network)
+    write_json(folder / "config.json", {"schema": SCHEMA, "network": config})
+
+
+def load_companion(folder: Path, device: torch.device | str = "cpu") -> nn.Module:
+    """Load such a network in evaluation mode; raises `ChorusError` for a schema newer than this code."""
+    content = read_json(folder / "config.json")
+    if content.get("schema") != SCHEMA:
+        raise ChorusError(f"{folder}/config.json has schema {content.get('schema')}, this code reads {SCHEMA}: update")
+    config = dict(content["network"])
+    network = load_state(folder / "model.safetensors", COMPANIONS[config.pop("kind")](**config))
     return network.to(device).eval().requires_grad_(False)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import pipeline.fusion.strategies
 import pipeline.models
 from pipeline.packaged.code import imported, module_file
 from pipeline.params import registered
@@ -23,7 +24,7 @@ BY_NAME = {
     "train": [COMPOSITES],
     "evaluate": [COMPOSITES],
     "evaluate-later": MODELS,
-    "fuse": ["pipeline.fusion.strategies.weighted", *MODELS],
+    "fuse": [*(f"pipeline.fusion.strategies.{name}" for name in registered(pipeline.fusion.strategies)), *MODELS],
     "judge": MODELS,
     "register": ["pipeline.recipes", "pipeline.packaged.model", *MODELS],
 }

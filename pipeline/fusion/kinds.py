@@ -9,24 +9,28 @@ from torch import nn
 
 from pipeline.errors import ChorusError
 from pipeline.fusion.samplers import AverageSampler, CandidateSampler, MixtureSampler, Sampler, VoteSampler
+from pipeline.layers.combiner import Stack
 
 
 @dataclass(frozen=True)
 class Loader:
     """How to load the networks that a recipe names.
 
-    generator, discriminator: a candidate's, by its id.
+    generator, discriminator: a candidate's, by its id. companion: what a strategy made, by its id FOLDER/NAME.
     """
 
     generator: Callable[[str], nn.Module]
     discriminator: Callable[[str], nn.Module]
+    companion: Callable[[str], nn.Module]
 
 
 def build_sampler(recipe: dict[str, Any], load: Loader, device: torch.device | str = "cpu") -> Sampler:
     """Build the sampler that a recipe describes.
 
-    recipe: `{"kind": "candidate", "id": ID}`, `{"kind": "mixture" | "average", "weights": [...], "parts": [...]}` or
-    `{"kind": "vote", "source": {...}, "critics": [ID, ...], "draws": K}`. Raises `ChorusError` for an unknown kind.
+    recipe: `{"kind": "candidate", "id": ID}`, `{"kind": "mixture" | "average", "weights": [...], "parts": [...]}`,
+    `{"kind": "vote", "source": {...}, "critics": [ID, ...], "draws": K}` or `{"kind": "stack", "parts": [...],
+    "companions": {"combiner": ID}}`. A node that needs other networks than those of candidates names them under
+    `companions`, by their use. Raises `ChorusError` for an unknown kind.
     """
 
     def build(node: dict[str, Any]) -> Sampler:
@@ -43,14 +47,19 @@ def build_sampler(recipe: dict[str, Any], load: Loader, device: torch.device | s
         case {"kind": "vote"}:
             critics = [load.discriminator(name).to(device) for name in node["critics"]]
             return VoteSampler(build(node["source"]), critics, node["draws"])
+        case {"kind": "stack", "companions": companions}:
+            generators = [load.generator(part["id"]) for part in node["parts"]]
+            return CandidateSampler(Stack(generators, load.companion(companions["combiner"])), device)
     raise ChorusError(f"unknown sampler kind {recipe.get('kind')!r} in the recipe: this code is older than the model")
 
 
 def networks_of(recipe: dict[str, Any]) -> dict[str, set[str]]:
-    """Return what a recipe needs: by candidate id, `generator`, `discriminator` or both."""
+    """Return what a recipe needs: by a candidate's id `generator`, `discriminator` or both; a companion's `model`."""
     needed: dict[str, set[str]] = {}
     if recipe["kind"] == "candidate":
         needed[recipe["id"]] = {"generator"}
+    for name in recipe.get("companions", {}).values():
+        needed[name] = {"model"}
     for name in recipe.get("critics", []):
         needed.setdefault(name, set()).add("discriminator")
     for inner in inner_of(recipe):

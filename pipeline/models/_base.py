@@ -79,8 +79,9 @@ class Architecture:
 
 
 _REGISTRY: dict[str, Architecture] = {}
-# Architectures that only schemes make. Their file's name begins with an underscore: `params.yaml` cannot ask for them.
-COMPOSITES = {"mixture": "_composite", "cascade": "_composite"}
+# Architectures that only schemes and fusions make. Their file's name begins with an underscore, so that `params.yaml`
+# cannot ask for them.
+COMPOSITES = dict.fromkeys(("mixture", "cascade", "stack"), "_composite")
 
 
 def register(architecture: Architecture) -> Architecture:

@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pipeline.layers.combiner import Combiner, Stack
+from pipeline.layers.discriminator import Convolutional
 from pipeline.layers.refiner import Refiner
 from pipeline.models._base import Architecture, ModelConfig, architecture, build_generator, register
 
@@ -87,5 +89,12 @@ def discriminator(config: ModelConfig) -> nn.Module:
     return build(config)
 
 
+def stack(config: ModelConfig) -> Stack:
+    """Build the generators that `parts` of the configuration describe, and a combiner of `width` over them."""
+    parts = [build_generator(part) for part in config.parts]
+    return Stack(parts, Combiner(config.channels, len(parts), config.width))
+
+
 register(Architecture("mixture", Mixture))
 register(Architecture("cascade", Cascade, discriminator))
+register(Architecture("stack", stack, Convolutional))

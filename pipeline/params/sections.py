@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 import pipeline.fusion.strategies
 from pipeline.params.family import Family
-from pipeline.params.fields import NAME, Count, Fraction, Positive, Samples, Section, Several, registered
+from pipeline.params.fields import NAME, Count, Fraction, NotNegative, Positive, Samples, Section, Several, registered
 from pipeline.params.racing import Budget, Racing, complaint
 from pipeline.params.student import Choose, Student
 
@@ -141,6 +141,7 @@ class Fusion(Section):
     fit_fraction: Annotated[float, Field(gt=0, lt=1, strict=True)] = 0.5
     vote_draws: Several = 4
     min_members: Count = 1
+    stacking_kimg: NotNegative = 20
 
     @model_validator(mode="after")
     def _known(self) -> "Fusion":

@@ -119,6 +119,8 @@ def shares(recipe: Mapping[str, Any]) -> list[tuple[str, float]]:
             return [(str(name), 1.0)]
         case {"source": source}:
             return shares(source)
+        case {"kind": "stack", "parts": parts}:
+            return shares({"kind": "mixture", "parts": parts, "weights": [1 / len(parts)] * len(parts)})
         case {"parts": parts, "weights": weights}:
             total: dict[str, float] = {}
             for part, weight in zip(parts, weights, strict=True):
@@ -137,6 +139,8 @@ def recipe_in_words(recipe: Mapping[str, Any]) -> str:
             return "Each image comes from one of these, drawn with these weights."
         case {"kind": "average"}:
             return "Each image is the weighted mean of these members' pixels, for one shared latent."
+        case {"kind": "stack"}:
+            return "Each image is what a trained combiner makes of these members' images, for one shared latent."
         case {"kind": "vote", "draws": draws, "critics": critics}:
             return f"Of {draws} images drawn with these weights, the one that {len(critics)} discriminators like best."
     return f"A sampler of the kind {recipe['kind']}."

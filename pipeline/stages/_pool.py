@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.errors import ChorusError
 from pipeline.evaluation import frechet, store
@@ -22,15 +23,20 @@ from pipeline.stages._failures import failures, in_words
 
 def halves_of_val(project: Project, rulers: Sequence[Ruler]) -> tuple[Real, Real]:
     """Return two disjoint parts of `val`: to fit on, and to choose on."""
+    fit, choose = rows_of_halves(project, len(store.read_features(project.reference, "val", rulers[0].extractor)))
     features = (store.read_features(project.reference, "val", ruler.extractor).values for ruler in rulers)
     seen = tuple(ruler.relative(values) for ruler, values in zip(rulers, features, strict=True))
-    count = len(seen[0])
+    real = Real(seen, store.read_labels(project.reference, "val"))
+    return real.take(fit), real.take(choose)
+
+
+def rows_of_halves(project: Project, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return which of the `count` images of `val` there are to fit on, and which to choose on."""
     order = np.random.default_rng(derive_seed(project.params.seed, "fuse", "halves")).permutation(count)
     cut = round(count * project.params.fusion.fit_fraction)
     if min(cut, count - cut) < 2:
         raise ChorusError(f"val has {count} images: too few to fit on one part and choose on another")
-    real = Real(seen, store.read_labels(project.reference, "val"))
-    return real.take(order[:cut]), real.take(order[cut:])
+    return order[:cut], order[cut:]
 
 
 def remove_former(project: Project, stage: str, rungs: Iterable[int] | None = None) -> None:

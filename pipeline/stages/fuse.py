@@ -21,12 +21,14 @@ from pipeline.project import Project
 from pipeline.racing.branches import Branching
 from pipeline.randomness import derive_seed
 from pipeline.recipes import load_sampler
+from pipeline.stages._material import material_of
 from pipeline.stages._pool import halves_of_val, read_pool, remove_former, without_worse_siblings
-from pipeline.weights import SCHEMA, copy_snapshot
+from pipeline.weights import SCHEMA, copy_snapshot, save_companion
 
 
 def run(project: Project) -> None:
-    """Write models/fused: `strategies.json` (a row for each strategy), `recipe.json` and the winner's weights.
+    """Write models/fused: `strategies.json` (a row for each strategy), `recipe.json` and the winner's weights, and the
+    networks that strategies made.
 
     `models/students/teacher.json` names the winner for those that learn from it.
     """
@@ -39,13 +41,15 @@ def run(project: Project) -> None:
         verdict = "kept" if found.kept else "left out"
         compared = f"{DECIDES} {found.siblings:.4f} with them, {found.plain:.4f} with plain continuations"
         print(f"fuse  siblings in {found.family} {verdict}: {compared}", flush=True)
-    problem = Problem.of(pool, fit, project.params.fusion, derive_seed(project.params.seed, "fuse", "fit"))
+    seed = derive_seed(project.params.seed, "fuse", "fit")
+    problem = Problem.of(pool, fit, project.params.fusion, seed, material_of(project, runtime))
     extractors = load_extractors(project.reference, [r.extractor for r in rulers], runtime.device, project.weights)
 
     def score(images: Tensor) -> float:
         features = {name: extractor.features(images).values for name, extractor in extractors.items()}
         return mean_distance(views(rulers, features), choose.views)
 
+    shutil.rmtree(project.fused, ignore_errors=True)
     rows = []
     for name in project.params.fusion.strategies:
         row = try_strategy(project, runtime, name, problem, score)
@@ -72,6 +76,8 @@ def try_strategy(
         fusion = strategy(name)(problem)
     except NotApplicableError as reason:
         return {"name": name, "skipped": str(reason)}
+    for identity, own in fusion.companions.items():
+        save_companion(project.snapshot(identity), own.config, own.network)
     sampler = load_sampler(fusion.recipe, project.snapshot, runtime.device)
     images = draw(sampler, project.params.evaluation.samples, seed=derive_seed(project.params.seed, "fuse", name))
     evidence = {**fusion.evidence, "choose": score(images), "cost": sampler.cost, "samples": len(images)}
@@ -85,8 +91,7 @@ def write(
     winner: dict[str, Any],
     siblings: list[Branching],
 ) -> None:
-    """Write the stage's output folder, in place of what an earlier run left."""
-    shutil.rmtree(project.fused, ignore_errors=True)
+    """Write the stage's output folder beside the networks that strategies made."""
     for name, networks in sorted(networks_of(winner["recipe"]).items()):
         copy_snapshot(project.snapshot(name), project.fused / "members" / name, networks)
     write_json(

@@ -230,7 +230,7 @@ RECIPE = {
 
 
 def test_a_recipe_builds_and_tells_what_it_needs():
-    sampler = build_sampler(RECIPE, Loader(lambda name: Linear(0.1), lambda name: Brightness()))
+    sampler = build_sampler(RECIPE, Loader(lambda name: Linear(0.1), lambda name: Brightness(), Linear))
     assert draw(sampler, 5, seed=0).shape == (5, 1, 2, 2)
     assert networks_of(RECIPE) == {
         "a/r0/1": {"generator", "discriminator"},
@@ -241,7 +241,7 @@ def test_a_recipe_builds_and_tells_what_it_needs():
 
 def test_an_unknown_kind_is_named():
     with pytest.raises(ChorusError, match="'warp'"):
-        build_sampler({"kind": "warp"}, Loader(Linear, Linear))
+        build_sampler({"kind": "warp"}, Loader(Linear, Linear, Linear))
 
 
 @pytest.mark.parametrize("kind", samplers())

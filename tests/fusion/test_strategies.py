@@ -1,13 +1,21 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 
 import pipeline.fusion.strategies
 from pipeline.evaluation.ruler import Real
 from pipeline.fusion.kinds import networks_of
 from pipeline.fusion.strategies._base import Candidate, NotApplicableError, Problem, strategy
+from pipeline.layers.combiner import Combiner
 from pipeline.params import Fusion, registered
+from tests.fusion.factories import material
 
 ALL = registered(pipeline.fusion.strategies)
+# These train, so they need a budget; for more than one member alone.
+TRAINED = ("stacking", "blending")
+SETTINGS = Fusion(stacking_kimg=0.2)
 
 
 def seen(samples):
@@ -25,21 +33,21 @@ def problem(critics=True):
     shifts = {"a/r0/1": -3.0, "a/r0/2": -1.0, "b/r0/1": 1.1, "b/r0/2": 4.0, "c/r0/1": 30.0}
     pool = tuple(candidate(name, rng.normal(loc=(shift, 0), size=(2000, 2)), critics) for name, shift in shifts.items())
     real = seen(rng.normal(size=(2000, 2)) * [1.5, 1])
-    return Problem.of(pool, real, Fusion())
+    return Problem.of(pool, real, SETTINGS, material=material())
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_every_strategy_uses_known_candidates_and_weights_that_sum_to_one(name):
     given = problem()
     fusion = strategy(name)(given)
-    assert set(networks_of(fusion.recipe)) <= {candidate.id for candidate in given.pool}
+    assert set(networks_of(fusion.recipe)) - set(fusion.companions) <= {candidate.id for candidate in given.pool}
     assert sum(fusion.evidence["weights"].values()) == pytest.approx(1)
     assert all(weight > 0 for weight in fusion.evidence["weights"].values())
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", [name for name in ALL if name not in TRAINED])
 def test_every_strategy_works_on_a_pool_of_one(name):
-    one = Problem.of(problem().pool[:1], problem().real, Fusion())
+    one = Problem.of(problem().pool[:1], problem().real, SETTINGS, material=material())
     assert set(networks_of(strategy(name)(one).recipe)) == {"a/r0/1"}
 
 
@@ -77,3 +85,28 @@ def test_nearer_members_count_more_in_the_weighted_average():
 def test_vote_says_why_it_cannot():
     with pytest.raises(NotApplicableError, match="no member has a discriminator"):
         strategy("vote")(problem(critics=False))
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_combiner_needs_a_budget_images_and_something_to_combine(name):
+    given = problem()
+    one = Problem.of(given.pool[:2], given.real, SETTINGS, material=given.material)  # two snapshots of one member
+    with pytest.raises(NotApplicableError, match="nothing to combine"):
+        strategy(name)(one)
+    with pytest.raises(NotApplicableError, match=r"stacking_kimg is 0"):
+        strategy(name)(replace(given, settings=Fusion(stacking_kimg=0)))
+    with pytest.raises(NotApplicableError, match="no images and networks"):
+        strategy(name)(replace(given, material=None))
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_combiner_trains_to_the_same_bits_again_on_its_own_images(name):
+    first, second = (strategy(name)(problem()) for _ in range(2))
+    assert first.recipe == second.recipe
+    assert [part["id"] for part in first.recipe["parts"]] == ["a/r0/2", "b/r0/1", "c/r0/1"]  # the nearest leads
+    assert first.evidence["real_images"] == {"stacking": 96, "blending": 40}[name]
+    (mine,), (again,) = first.companions.values(), second.companions.values()
+    for tensor, same in zip(mine.network.state_dict().values(), again.network.state_dict().values(), strict=True):
+        assert torch.equal(tensor, same)
+    untrained = Combiner(1, 3, 32).state_dict()
+    assert not torch.equal(mine.network.state_dict()["up.weight"], untrained["up.weight"])

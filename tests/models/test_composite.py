@@ -19,6 +19,8 @@ MLP = ModelConfig("mlp", 1, 8, 9, 4)
 MIXTURE = ModelConfig("mixture", 1, 8, 10, 4, parts=(DCGAN, MLP), weights=(0.25, 0.75))
 REFINER = replace(DCGAN, architecture="refiner")
 CASCADE = replace(DCGAN, architecture="cascade", parts=(DCGAN, REFINER, REFINER))
+STACK = replace(DCGAN, architecture="stack", latent=9, parts=(DCGAN, MLP))
+SHARES = (0.25, 0.75)
 
 
 def built(config: ModelConfig) -> Any:
@@ -31,10 +33,10 @@ def latents(n: int, length: int) -> Tensor:
 
 
 def test_params_cannot_ask_for_composites() -> None:
-    assert not {"mixture", "cascade"} & set(registered(pipeline.models))
+    assert not {"mixture", "cascade", "stack"} & set(registered(pipeline.models))
 
 
-@pytest.mark.parametrize("config", [MIXTURE, CASCADE], ids=lambda config: config.architecture)
+@pytest.mark.parametrize("config", [MIXTURE, CASCADE, STACK], ids=lambda config: config.architecture)
 def test_a_composite_is_an_ordinary_snapshot(config: ModelConfig, tmp_path: Path) -> None:
     generator = built(config)
     assert generator.latent == config.latent
@@ -139,3 +141,52 @@ def test_a_cascades_discriminator_is_that_of_its_first_part(tmp_path: Path) -> N
     assert discriminator.state_dict().keys() == plain.state_dict().keys()
     save_snapshot(tmp_path, CASCADE, {"generator": built(CASCADE), "discriminator": discriminator})
     assert load_discriminator(tmp_path)(torch.zeros(3, 1, 8, 8)).shape == (3,)
+
+
+def test_a_stack_begins_as_its_first_part_and_costs_all_of_them() -> None:
+    generator = built(STACK)
+    z = latents(5, 9)
+    first, second = generator.parts[0](z[:, :6]), generator.parts[1](z)
+    torch.testing.assert_close(generator(z), (50 * first + second) / 51)
+    assert generator.passes == 3
+    nested = replace(STACK, latent=10, parts=(CASCADE, MIXTURE))
+    assert built(nested).passes == 3 + 1 + 1
+
+
+def test_a_stacks_gates_add_up_to_one_at_each_pixel() -> None:
+    combiner = built(STACK).combiner
+    with torch.no_grad():
+        combiner.up.weight[:, :2].normal_()  # the gates; the correction stays zero
+        combiner.down.weight.normal_()
+    images = torch.stack([latents(6, 64).tanh().view(6, 1, 8, 8), 0.3 * latents(6, 64).tanh().view(6, 1, 8, 8)], 1)
+    combined = combiner(images)
+    assert not torch.allclose(combined, images[:, 0], atol=0.01)
+    assert (combined <= images.amax(1) + 1e-6).all()
+    assert (combined >= images.amin(1) - 1e-6).all()
+
+
+def test_only_a_stacks_combiner_is_trained() -> None:
+    generator = built(STACK).train()
+    assert {module.training for module in generator.parts.modules()} == {False}
+    with torch.no_grad():
+        generator.combiner.up.weight.normal_()
+    generator(latents(5, 9)).square().sum().backward()
+    moved = {name.split(".")[0] for name, parameter in generator.named_parameters() if parameter.grad is not None}
+    assert moved == {"combiner"}
+
+
+def test_a_stack_of_conditional_parts_is_conditional_and_of_some_is_not() -> None:
+    known = replace(MLP, class_shares=SHARES)
+    both = built(replace(STACK, latent=9, class_shares=SHARES, parts=(known, known)))
+    assert (both.latent, both.class_shares) == (9, SHARES)
+    z = latents(2, 9)[:1].expand(2, 9)
+    one, other = both(z, torch.tensor([0, 1]))
+    assert not torch.equal(one, other)
+    mixed = built(replace(STACK, latent=10, parts=(known, MLP)))
+    assert (mixed.latent, mixed.class_shares) == (10, ())
+    seen: list[Tensor] = []
+    mixed.parts[0].register_forward_hook(lambda _, inputs, __: seen.append(inputs[1]))
+    z = latents(4000, 10)
+    mixed(z)
+    assert seen[0].float().mean() == pytest.approx(0.75, abs=0.03)
+    assert torch.equal(seen[0], (z[:, -1] >= -0.6744898).long())  # the normal distribution's lower quartile

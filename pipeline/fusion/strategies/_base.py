@@ -5,6 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+from torch import Tensor, nn
+
 from pipeline.evaluation.frechet import Matrix, Views, mean_distance
 from pipeline.evaluation.ruler import Real
 from pipeline.params import Fusion as Settings
@@ -28,12 +31,35 @@ class Candidate:
         return self.id.rpartition("/")[0]
 
 
+Images = tuple[Tensor, Tensor | None]  # uint8 N×C×H×W and their classes, N int64, where there are any
+
+
+@dataclass(frozen=True)
+class Material:
+    """What strategies need that look at images or train on them, read when it is asked for.
+
+    generator, discriminator: return a candidate's network by id, in evaluation mode. configuration: returns what a
+    candidate's networks are built from, as JSON. train: returns the images that members were trained on. fit: returns
+    the real images of the part of `val` that there is to fit on, in the order of `Problem.real`. device, autocast: to
+    compute with. say: tells of progress.
+    """
+
+    generator: Callable[[str], nn.Module]
+    discriminator: Callable[[str], nn.Module]
+    configuration: Callable[[str], dict[str, Any]]
+    train: Callable[[], Images]
+    fit: Callable[[], Images]
+    device: torch.device
+    autocast: torch.dtype | None
+    say: Callable[[str], None]
+
+
 @dataclass(frozen=True)
 class Problem:
     """What strategies are fitted on: the pool, and the real images of the part of `val` that is there to fit.
 
     settings: the section `fusion` of params.yaml. seed: of what a strategy draws. distances: that of each candidate
-    alone, by id.
+    alone, by id. material: images and networks, None where there are features alone.
     """
 
     pool: tuple[Candidate, ...]
@@ -41,10 +67,18 @@ class Problem:
     settings: Settings
     seed: int
     distances: dict[str, float]
+    material: Material | None = None
 
     @classmethod
-    def of(cls, pool: tuple[Candidate, ...], real: Real, settings: Settings, seed: int = 0) -> "Problem":
-        return cls(pool, real, settings, seed, {c.id: mean_distance(c.views, real.views) for c in pool})
+    def of(
+        cls,
+        pool: tuple[Candidate, ...],
+        real: Real,
+        settings: Settings,
+        seed: int = 0,
+        material: Material | None = None,
+    ) -> "Problem":
+        return cls(pool, real, settings, seed, {c.id: mean_distance(c.views, real.views) for c in pool}, material)
 
     def ranked(self) -> list[Candidate]:
         """Return the pool, nearest to the real images first; equal distances in the order of ids."""
@@ -59,11 +93,23 @@ class Problem:
 
 
 @dataclass(frozen=True)
+class Companion:
+    """A network that a strategy made: its kind and what else builds it again (JSON), and itself."""
+
+    config: dict[str, Any]
+    network: nn.Module
+
+
+@dataclass(frozen=True)
 class Fusion:
-    """A strategy's result: the recipe of a sampler, and the evidence for it (numbers that the report shows)."""
+    """A strategy's result: the recipe of a sampler, and the evidence for it (numbers that the report shows).
+
+    companions: networks of the strategy's own that the recipe names, by their ids FOLDER/NAME.
+    """
 
     recipe: dict[str, Any]
     evidence: dict[str, Any] = field(default_factory=dict)
+    companions: dict[str, Companion] = field(default_factory=dict)
 
 
 class NotApplicableError(Exception):

@@ -1,0 +1,53 @@
+"""Images and networks for the strategies that look at more than features, opened when they ask."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from pipeline.compute import Runtime
+from pipeline.data.dataset import load_split
+from pipeline.fusion.strategies._base import Images, Material
+from pipeline.project import Project
+from pipeline.stages._pool import rows_of_halves
+from pipeline.weights import load_discriminator, load_generator, read_config
+
+
+def material_of(project: Project, runtime: Runtime) -> Material:
+    """Return what the fuse stage's strategies may ask for."""
+
+    def generator(name: str) -> nn.Module:
+        return load_generator(project.snapshot(name), runtime.device)[0]
+
+    def discriminator(name: str) -> nn.Module:
+        return load_discriminator(project.snapshot(name), runtime.device)
+
+    def configuration(name: str) -> dict[str, Any]:
+        return read_config(project.snapshot(name)).to_json()
+
+    def fit() -> Images:
+        rows, _ = rows_of_halves(project, len(load_split(project.prepared, "val")))
+        return images_of(project, "val", rows)
+
+    return Material(
+        generator,
+        discriminator,
+        configuration,
+        train=partial(images_of, project, "train"),
+        fit=fit,
+        device=runtime.device,
+        autocast=runtime.autocast,
+        say=lambda text: print(f"fuse  {text}", flush=True),
+    )
+
+
+def images_of(project: Project, split: str, rows: NDArray[np.int64] | None = None) -> Images:
+    """Return some rows of a split (None: all) in memory: images, and their classes where there are any."""
+    opened = load_split(project.prepared, split)
+    arrays = (opened.images, opened.labels)
+    images, labels = (None if a is None else torch.from_numpy(np.array(a if rows is None else a[rows])) for a in arrays)
+    assert images is not None
+    return images, labels

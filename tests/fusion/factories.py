@@ -1,0 +1,36 @@
+"""Images and networks for strategies that look at more than features, of members that nobody trained."""
+
+import numpy as np
+import torch
+
+from pipeline.fusion.strategies._base import Material
+from pipeline.models._base import ModelConfig, build_discriminator, build_generator
+from pipeline.randomness import derive_seed
+from tests.factories import structured_images
+
+CONFIG = ModelConfig("mlp", 1, 8, 4, 4)
+
+
+def built(build, name, config=CONFIG):
+    """The network that `build` makes of a configuration, its weights drawn by the candidate's name."""
+    with torch.random.fork_rng():
+        torch.manual_seed(derive_seed(name))
+        return build(config).eval().requires_grad_(False)
+
+
+def images(n, seed):
+    labels = np.arange(n, dtype=np.int64) % 3
+    return torch.from_numpy(structured_images(n, 8, 1, labels, seed)), torch.from_numpy(labels)
+
+
+def material(config=CONFIG, n_train=96, n_fit=40):
+    return Material(
+        generator=lambda name: built(build_generator, name, config),
+        discriminator=lambda name: built(build_discriminator, name, config),
+        configuration=lambda name: config.to_json(),
+        train=lambda: images(n_train, 0),
+        fit=lambda: images(n_fit, 1),
+        device=torch.device("cpu"),
+        autocast=None,
+        say=lambda text: None,
+    )
