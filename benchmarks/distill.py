@@ -120,7 +120,7 @@ def row(project: Project, extractors: dict[str, Any], name: str, sampler: Sample
         ruler = store.read_ruler(project.reference, extractor)
         real = store.read_features(project.reference, "gate", extractor)
         sides = [frechet.moments(ruler.project(features.values)) for features in (network.features(images), real)]
-        cells.append(f"{frechet.distance(*sides[0], *sides[1]):.2f}")
+        cells.append(f"{frechet.distance(*sides):.2f}")
     return f"| {name} | {' | '.join(cells)} | {size / 1000:,.0f} | {sampler.cost:g} | {rate:,.0f} |"
 
 

@@ -81,7 +81,7 @@ def report(name: str, extractor: Extractor, train: tuple[Tensor, Tensor], val: t
 def distance(extractor: Extractor, ruler: Ruler, images: Tensor, other: Tensor) -> float:
     """Return the Fréchet distance in the ruler's dimensions."""
     sides = [frechet.moments(ruler.project(extractor.features(part).values)) for part in (images, other)]
-    return frechet.distance(*sides[0], *sides[1])
+    return frechet.distance(*sides)
 
 
 def main() -> None:

@@ -83,7 +83,7 @@ def measure(clone: Path, name: str, recipe: dict[str, Any], seconds: float, pict
         ruler = store.read_ruler(project.reference, extractor)
         real = store.read_features(project.reference, "gate", extractor)
         sides = [ruler.project(features.values) for features in (network.features(images), real)]
-        row[ruler.name] = frechet.distance(*frechet.moments(sides[0]), *frechet.moments(sides[1]))
+        row[ruler.name] = frechet.distance(frechet.moments(sides[0]), frechet.moments(sides[1]))
     if pictures:
         write_png(pictures / f"{name}.png", grid(images[:SHOWN]))
     return row

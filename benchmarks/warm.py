@@ -106,7 +106,7 @@ class Bench:
         for name in EXTRACTORS if at_end else EXTRACTORS[:1]:
             ruler = self.rulers[name]
             values = ruler.project(self.extractors[name].features(images).values)
-            found[name] = frechet.distance(*frechet.moments(values), *frechet.moments(self.real[name]))
+            found[name] = frechet.distance(frechet.moments(values), frechet.moments(self.real[name]))
         return found
 
 

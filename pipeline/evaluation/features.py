@@ -1,8 +1,11 @@
 """What an extractor makes of a set of images."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+
+from pipeline.evaluation import frechet
 
 
 @dataclass(frozen=True)
@@ -14,6 +17,11 @@ class Features:
 
     def __len__(self) -> int:
         return len(self.values)
+
+    @cached_property
+    def moments(self) -> frechet.Moments:
+        """Their mean and covariance, found once however much is compared with them."""
+        return frechet.moments(self.values)
 
     def take(self, rows: np.ndarray | slice) -> "Features":
         """Return the given rows."""

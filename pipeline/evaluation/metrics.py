@@ -8,11 +8,6 @@ from dataclasses import asdict
 
 import numpy as np
 import torch
-from torch_fidelity.metric_fid import (
-    KEY_METRIC_FID,
-    fid_features_to_statistics,
-    fid_statistics_to_metric,
-)
 from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, isc_featuresdict_to_metric
 from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
 
@@ -38,12 +33,10 @@ def measure(fake: Features, real: Features, ruler: Ruler, *, neighbours: int = 3
     """
     name = ruler.extractor
     fake_values, real_values = _tensor(fake.values), _tensor(real.values)
-    result = {}
-    if ruler.dims is not None:
-        projected = (frechet.moments(ruler.project(features.values)) for features in (fake, real))
-        result[ruler.name] = frechet.distance(*next(projected), *next(projected))
-    statistics = [fid_features_to_statistics(values) for values in (fake_values, real_values)]
-    result[frechet_name(name, None)] = fid_statistics_to_metric(*statistics, verbose=False)[KEY_METRIC_FID]
+    result = {
+        ruler.name: frechet.distance(ruler.see(fake.moments), ruler.see(real.moments)),
+        frechet_name(name, None): frechet.distance(fake.moments, real.moments),
+    }
     subset = min(KID_SUBSET, len(fake), len(real))
     kid = kid_features_to_metric(fake_values, real_values, kid_subset_size=subset, rng_seed=seed % 2**32, verbose=False)
     result[f"kid_{name}"] = kid[KEY_METRIC_KID_MEAN]

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluation.frechet import Matrix, Views, moments
+from pipeline.evaluation.frechet import Matrix, Moments, Views, moments
 
 DECIDES = "rfd_selection"
 FEW_DIMS = 16
@@ -43,6 +43,12 @@ class Ruler:
         if self.mean is None or self.basis is None:
             return values
         return (values - self.mean) @ self.basis
+
+    def see(self, seen: Moments) -> Moments:
+        """Map the moments of features to those of what `project` makes of them, with no pass over images."""
+        if self.mean is None or self.basis is None:
+            return seen
+        return Moments((seen.mean - self.mean) @ self.basis, self.basis.T @ seen.covariance @ self.basis)
 
     def relative(self, features: np.ndarray) -> Matrix:
         """Map features N×D to float64 N×d in which real images have a total variance of 1."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluation.frechet import Matrix, Moments, Vector, Views, sqrt_psd
+from pipeline.evaluation.frechet import Matrix, Moments, Vector, Views
 from pipeline.fusion.simplex import Optimum, minimise
 
 
@@ -14,9 +14,9 @@ from pipeline.fusion.simplex import Optimum, minimise
 class MixtureDistance:
     """Fréchet distance of Σwᵢpᵢ from the real images as one extractor sees it, from moments alone.
 
-    means: M×d, second: M×d×d raw second moments Sᵢ + μᵢμᵢᵀ of the parts; real_mean: d, real_root: d×d symmetric root
-    Σr^½ of the real covariance. A mixture's moments are μ = Σwᵢμᵢ and Σ = ΣwᵢMᵢ − μμᵀ, so no new samples are needed.
-    The value is linear in w but for −2 tr (Σr^½ΣΣr^½)^½, and Σ is matrix-concave in w: hence convex.
+    means: M×d, second: M×d×d raw second moments Sᵢ + μᵢμᵢᵀ of the parts; real_mean: d, real_root: d×r root L of the
+    real covariance, LLᵀ = Σr. A mixture's moments are μ = Σwᵢμᵢ and Σ = ΣwᵢMᵢ − μμᵀ, so no new samples are needed.
+    The value is linear in w but for −2 tr (LᵀΣL)^½, and Σ is matrix-concave in w: hence convex.
     """
 
     means: Matrix
@@ -29,19 +29,20 @@ class MixtureDistance:
         """Build from the moments of the parts and of the real images."""
         means = np.stack([mean for mean, _ in parts])
         second = np.stack([cov + np.outer(mean, mean) for mean, cov in parts])
-        return cls(means, second, real[0], sqrt_psd(real[1]))
+        return cls(means, second, real.mean, real.root)
 
     def __call__(self, weights: Vector) -> tuple[float, Vector]:
         """Return the distance at `weights` (M, on the simplex) and its gradient (M).
 
-        With T = Σr^½ (Σr^½ΣΣr^½)^−½ Σr^½ the gradient is gᵢ = tr Mᵢ − 2μᵢᵀμr − tr(TMᵢ) + 2μᵢᵀTμ.
+        With T = L (LᵀΣL)^−½ Lᵀ the gradient is gᵢ = tr Mᵢ − 2μᵢᵀμr − tr(TMᵢ) + 2μᵢᵀTμ.
         """
         mean = weights @ self.means
         covariance = np.tensordot(weights, self.second, 1) - np.outer(mean, mean)
-        values, vectors = np.linalg.eigh(self.real_root @ covariance @ self.real_root)
+        values, vectors = np.linalg.eigh(self.real_root.T @ covariance @ self.real_root)
         roots = np.sqrt(np.maximum(values, 0))
+        least = 1e-10 * max(roots.max(initial=0.0), 1e-300)
         # Directions without variance have no finite slope; they are left out of T, as in a pseudo-inverse.
-        inverse = np.divide(1, roots, out=np.zeros_like(roots), where=roots > 1e-10 * max(roots.max(), 1e-300))
+        inverse = np.divide(1, roots, out=np.zeros_like(roots), where=roots > least)
         half = self.real_root @ vectors
         transport = (half * inverse) @ half.T
         real_trace = float(np.sum(self.real_root**2))

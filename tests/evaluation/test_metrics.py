@@ -16,6 +16,7 @@ from tests.factories import structured_images
 allow_torchvision()
 from torch_fidelity import calculate_metrics  # noqa: E402
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3  # noqa: E402
+from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric  # noqa: E402
 
 
 class Images(Dataset):
@@ -64,8 +65,9 @@ def theirs(extractor: Extractor, fake: torch.Tensor, real: torch.Tensor, **setti
 
 
 def assert_equal(ours: dict[str, float], found: dict[str, float], name: str, frechet: str) -> None:
+    # torch-fidelity adds up the mean of float32 features in float32: see the next test for the Fréchet distance itself.
+    assert ours.pop(frechet) == pytest.approx(found["frechet_inception_distance"], rel=1e-4)
     keys = {
-        frechet: "frechet_inception_distance",
         f"kid_{name}": "kernel_inception_distance_mean",
         f"isc_{name}": "inception_score_mean",
         f"precision_{name}": "precision",
@@ -82,6 +84,14 @@ def test_equal_to_torch_fidelity_on_our_extractor() -> None:
     ours = measure(extractor.features(fake, 64), extractor.features(real, 64), plain("classifier"), seed=5)
     found = theirs(extractor, fake, real, batch_size=64, rng_seed=5, kid_subset_size=150)
     assert_equal(ours, found, "classifier", "fd_classifier")
+
+
+def test_the_frechet_distance_is_torch_fidelitys_in_double_precision() -> None:
+    extractor = classifier()
+    fake, real = extractor.features(images(150, 1), 64), extractor.features(images(200, 0), 64)
+    sides = (fid_features_to_statistics(torch.from_numpy(side.values).double()) for side in (fake, real))
+    expected = fid_statistics_to_metric(*sides, verbose=False)["frechet_inception_distance"]
+    assert measure(fake, real, plain("classifier"))["fd_classifier"] == pytest.approx(expected, rel=1e-6)
 
 
 class BlankInception(FeatureExtractorInceptionV3):

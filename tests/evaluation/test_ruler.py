@@ -57,7 +57,7 @@ def test_distances_are_relative_to_the_variance_of_real_images(dims) -> None:
     assert mean_distance(real, real) == pytest.approx(0, abs=1e-9)
     assert mean_distance(middle, real) == pytest.approx(1)
     metrics = {
-        ruler.name: distance(*moments(ruler.project(values + 1)), *moments(ruler.project(values)))
+        ruler.name: distance(moments(ruler.project(values + 1)), moments(ruler.project(values)))
         for ruler, values in zip(rulers, features.values(), strict=True)
     }
     moved = views(rulers, {name: values + 1 for name, values in features.items()})
@@ -66,3 +66,12 @@ def test_distances_are_relative_to_the_variance_of_real_images(dims) -> None:
 
 def test_images_that_look_all_the_same_have_no_variance_to_be_relative_to() -> None:
     assert fit_ruler("x", np.ones((10, 3)), None).spread == 1.0
+
+
+def test_moments_seen_are_those_of_what_is_projected() -> None:
+    values = np.random.default_rng(2).normal(size=(90, 7)) * np.arange(1, 8) + 3
+    for dims in (None, 4):
+        ruler = fit_ruler("x", values, dims)
+        direct, seen = moments(ruler.project(values[:50])), ruler.see(moments(values[:50]))
+        np.testing.assert_allclose(seen.mean, direct.mean, atol=1e-12)
+        np.testing.assert_allclose(seen.covariance, direct.covariance, atol=1e-10)

@@ -21,7 +21,7 @@ def test_value_equals_the_distance_of_pooled_samples(seed):
     # Pooling equal numbers of samples is the uniform mixture; ddof=0 makes the identity exact.
     exact = [(s.mean(0), np.cov(s, rowvar=False, ddof=0)) for s in samples]
     pooled = np.concatenate(samples)
-    expected = frechet.distance(pooled.mean(0), np.cov(pooled, rowvar=False, ddof=0), *real)
+    expected = frechet.distance(frechet.Moments(pooled.mean(0), np.cov(pooled, rowvar=False, ddof=0)), real)
     assert MixtureDistance.of(exact, real)(np.full(3, 1 / 3))[0] == pytest.approx(expected, rel=1e-9)
 
 
