@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,6 +70,15 @@ def read_array(path: Path) -> np.ndarray:
     except (OSError, ValueError, EOFError) as error:
         raise ChorusError(f"{path} is not a numpy array ({error}); remove it and run `dvc repro`") from None
     return array
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder at once: under another, hidden name first, so that a kill leaves no half of it to be trusted."""
+    removed = folder.with_name(f".{folder.name}.removed")
+    shutil.rmtree(removed, ignore_errors=True)
+    if folder.exists():
+        folder.replace(removed)
+        shutil.rmtree(removed)
 
 
 def file_hash(path: Path) -> str:

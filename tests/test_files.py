@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import ChorusError
-from pipeline.files import read_json, replacing, tree_hash, write_array, write_json, write_text
+from pipeline.files import read_json, remove_tree, replacing, tree_hash, write_array, write_json, write_text
 
 
 def test_a_failure_leaves_the_old_file_and_no_temporary_one(tmp_path):
@@ -53,3 +53,13 @@ def test_a_tree_hash_follows_names_and_content_only(tmp_path):
     assert tree_hash(tmp_path / "x") == tree_hash(tmp_path / "y")
     (tmp_path / "y" / "sub" / "f").rename(tmp_path / "y" / "sub" / "g")
     assert tree_hash(tmp_path / "x") != tree_hash(tmp_path / "y")
+
+
+def test_a_folder_is_removed_at_once_and_what_a_kill_left_of_it_with_it(tmp_path):
+    folder, left = tmp_path / "a", tmp_path / ".a.removed"
+    for path in (folder / "b" / "c", left / "b"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x")
+    remove_tree(folder)
+    remove_tree(folder)
+    assert list(tmp_path.iterdir()) == []

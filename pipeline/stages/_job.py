@@ -77,7 +77,13 @@ class Unit:
     @property
     def complete(self) -> bool:
         """Whether it was trained to its end, or until it failed for good."""
-        return self.failed or all((self.output(member) / "history.json").exists() for member in self.members)
+        needed = ("history.json", f"{self.end:09d}/config.json")
+        return self.failed or all((self.output(member) / name).exists() for member in self.members for name in needed)
+
+    @property
+    def end(self) -> int:
+        """How many images it has seen at its end."""
+        return loop.schedule(self.recipe, self.start)[0] * self.recipe.batch
 
     @property
     def failed(self) -> bool:
@@ -105,7 +111,6 @@ class Job:
     def __init__(self, unit: Unit, runtime: Runtime, tracked: Sequence[Run]) -> None:
         self.unit, self.runtime, self.tracked = unit, runtime, tracked
         self.objective = objective_of(unit.recipe, unit.config, runtime, unit.streams.replicas)
-        self.budget = loop.schedule(unit.recipe, unit.start)[0] * unit.recipe.batch
         self.environment = checkpoints.environment(runtime)
         self.rows: list[dict[str, float]] = []  # not yet tracked
 
@@ -272,10 +277,10 @@ class Job:
 
     def report(self, state: State, rate: float) -> None:
         """Print one line of progress and track what is new; `rate`: images each member sees in a second."""
-        left = int((self.budget - state.nimg) / rate)
+        left = int((self.unit.end - state.nimg) / rate)
         losses = _losses(state.history[-1]) if state.history else ""
         print(
-            f"train {self.unit.name}  {state.nimg / 1000:.0f}/{self.budget / 1000:.0f} kimg  {rate:,.0f} img/s  "
+            f"train {self.unit.name}  {state.nimg / 1000:.0f}/{self.unit.end / 1000:.0f} kimg  {rate:,.0f} img/s  "
             f"{losses}left {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}",
             flush=True,
         )

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pipeline.compute import Runtime, set_up
 from pipeline.data.dataset import read_manifest
-from pipeline.files import read_array, replacing, write_json
+from pipeline.files import read_array, remove_tree, replacing, write_json
 from pipeline.fusion.samplers import Sampler, classes_of
 from pipeline.project import Project
 from pipeline.randomness import derive_seed
@@ -65,32 +65,33 @@ def units(project: Project, name: str, manifest: dict[str, Any], runtime: Runtim
     real = str(manifest["hash"])
 
     def unit(role: str, source: str, data: Data) -> Unit:
-        key = training_key(project, name, (role,), recipe, source)
-        folder = project.checkpoints / name / role / key
-        return Unit(name, (role,), recipe, config, Streams(project.params.seed, name, 0), data, folder)
+        return Unit(name, (role,), recipe, config, Streams(project.params.seed, name, 0), data, folder(role, source))
+
+    def folder(role: str, source: str) -> Path:
+        return project.checkpoints / name / role / training_key(project, name, (role,), recipe, source)
 
     teacher = f"{real} {teacher_hash(project)}"
-    yield unit(STUDENT, teacher, teacher_data(project, name, runtime, sampler, config.class_shares))
+    kept = folder(STUDENT, teacher) / "images.npy"
+    yield unit(STUDENT, teacher, teacher_data(project, name, runtime, sampler, config.class_shares, kept))
     yield unit(CONTROL, real, load_data(project, recipe, runtime))
 
 
 def teacher_data(
-    project: Project, name: str, runtime: Runtime, sampler: Sampler, class_shares: tuple[float, ...]
+    project: Project, name: str, runtime: Runtime, sampler: Sampler, class_shares: tuple[float, ...], kept: Path
 ) -> Data:
     """Return the student's images on the device, with their classes where it is conditional.
 
-    They are drawn once: a run that was ended finds them beside its checkpoint.
+    They are drawn once: a run that was ended finds them in `kept`, beside its checkpoint.
     """
     recipe = project.params.students[name]
     manifest = read_manifest(project.prepared)
     seed = derive_seed(project.params.seed, "distill", name)
     labels = classes_of(torch.arange(recipe.samples), class_shares, seed)
-    path = project.checkpoints / name / f"images-{teacher_hash(project)[:16]}-{recipe.samples}-{seed:x}.npy"
-    if not path.exists():
+    if not kept.exists():
         print(f"distill {name}: drawing {recipe.samples:,} images of the fused sampler", flush=True)
         shape = (manifest["channels"], manifest["size"], manifest["size"])
-        write_images(path, sampler, recipe.samples, shape, seed, labels)
-    images = torch.from_numpy(np.array(read_array(path))).to(runtime.device)
+        write_images(kept, sampler, recipe.samples, shape, seed, labels)
+    images = torch.from_numpy(np.array(read_array(kept))).to(runtime.device)
     return Data(images, None if labels is None else labels.to(runtime.device))
 
 
@@ -115,7 +116,7 @@ def deliver(project: Project, name: str, done: dict[str, Path], about: dict[str,
         shutil.copytree(folder, staging / role)
     write_json(staging / "student.json", about)
     target = project.student_weights / name
-    shutil.rmtree(target, ignore_errors=True)
+    remove_tree(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.move(staging, target)
-    shutil.rmtree(project.checkpoints / name)
+    remove_tree(project.checkpoints / name)

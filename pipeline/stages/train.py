@@ -17,7 +17,7 @@ import pipeline
 from pipeline.compute import Runtime, set_up
 from pipeline.data.dataset import load_split, read_manifest
 from pipeline.errors import ChorusError
-from pipeline.files import tree_hash, write_json
+from pipeline.files import remove_tree, tree_hash, write_json
 from pipeline.models._base import ModelConfig
 from pipeline.params import Family
 from pipeline.params.family import BOOSTED
@@ -239,6 +239,9 @@ def training_key(project: Project, family: str, members: Sequence[str], recipe: 
     """
     code = Path(pipeline.__file__).parent
     shared = [
+        "stages/train.py",
+        "stages/advance.py",
+        "stages/distill.py",
         "stages/_job.py",
         "stages/_boosting.py",
         "weights.py",
@@ -283,8 +286,7 @@ def deliver(project: Project, family: str, rung: int, done: dict[str, Path], ros
     content = {"schema": SCHEMA, "family": family, "members": members, "failed": failed, **roster}
     write_json(staging / "family.json", content)
     target = project.family_folder(family, rung)
-    if target.exists():
-        shutil.rmtree(target)
+    remove_tree(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.move(staging, target)
-    shutil.rmtree(project.checkpoints / family)
+    remove_tree(project.checkpoints / family)

@@ -239,7 +239,7 @@ def test_a_killed_distillation_goes_on_to_the_same_bytes(fused: Path, made: Path
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    assert list(root.glob(".checkpoints/small/images-*.npy"))
+    assert list(root.glob(".checkpoints/small/student/*/images.npy"))
     process = subprocess.Popen(command, cwd=root, env=environment, text=True, stdout=subprocess.PIPE)
     output = process.communicate(timeout=120)[0]
     assert process.returncode == 0, output

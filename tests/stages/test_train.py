@@ -10,12 +10,18 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors import safe_open
 
-from pipeline.files import tree_hash
+from pipeline.files import tree_hash, write_json
+from pipeline.models._base import ModelConfig
+from pipeline.params import Family
 from pipeline.project import Project
+from pipeline.stages._job import Unit
 from pipeline.stages.train import training_key
 from pipeline.tracking import Tracker
+from pipeline.training.loop import Data
+from pipeline.training.streams import Streams
 from tests.factories import write_prepared
 
 PARAMS = """
@@ -152,6 +158,17 @@ def test_killed_again_and_again_it_ends_in_the_same_bytes(project: Path, unbroke
     assert "gan/r1: going on from" in output
     assert tree_hash(members(project) / "gan") == tree_hash(members(unbroken) / "gan")
     assert not (project / ".checkpoints" / "gan").exists()
+
+
+def test_a_unit_without_its_last_weights_is_not_complete(tmp_path: Path) -> None:
+    recipe = Family(architecture="mlp", kimg=1, batch=64)
+    config, streams = ModelConfig("mlp", 1, 8, 4, 4), Streams(0, "gan", 0)
+    data = Data(torch.zeros(4, 1, 8, 8, dtype=torch.uint8))
+    unit = Unit("gan", ("r0",), recipe, config, streams, data, tmp_path)
+    write_json(unit.output("r0") / "history.json", [])
+    assert not unit.complete
+    write_json(unit.output("r0") / "000001024" / "config.json", {})
+    assert unit.complete
 
 
 def test_interrupted_in_the_terminal_then_damaged_it_says_so_and_starts_anew(project: Path, unbroken: Path) -> None:
