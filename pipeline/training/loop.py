@@ -119,7 +119,8 @@ def train(
     batch = family.batch
     total, snapshots = schedule(family, start)
     every = max(1, total // ROWS)
-    compared, _ = data.at(streams.order(0, min(health.DRAWN, len(data)), len(data)))
+    # Distinct ones: among those of a bootstrap, near duplicates are nothing unusual.
+    compared = batch_at(data.images, streams.order(0, min(health.DRAWN, len(data.images)), len(data.images)))
     monitor = health.Monitor(compared, objective, runtime, streams)
     if state.nimg == 0:
         monitor.begin(state)

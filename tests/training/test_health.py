@@ -66,14 +66,14 @@ def test_checks_come_every_25_kimg_whatever_the_batch() -> None:
     assert [nimg for nimg in range(64, 80_000, 64) if health.is_due(nimg, 64)] == [25_024, 50_048, 75_008]
 
 
-def training(provoke: Any = None, **values: Any) -> list[State]:
+def training(provoke: Any = None, rows: Tensor | None = None, **values: Any) -> list[State]:
     """Train a small mlp, calling `provoke(state)` after every step; return the states at which it was healthy."""
     family = Family(architecture="mlp", **{"kimg": 110, "batch": 500, "latent": 8, "width": 8, "lr": 1e-3, **values})
     config = ModelConfig("mlp", 1, 8, family.latent, family.width)
     state = loop.build(family, config, RUNTIME, STREAMS)
     images = torch.from_numpy(structured_images(400, 8, 1, np.arange(400) % 3))
     healthy = []
-    for _ in loop.train(Data(images), family, config, RUNTIME, STREAMS, state):
+    for _ in loop.train(Data(images, rows=rows), family, config, RUNTIME, STREAMS, state):
         if state.healthy:
             healthy.append(state.nimg)
         if provoke is not None:
@@ -119,6 +119,15 @@ def test_each_fault_is_found_within_50_kimg(provoke: Any, reason: str) -> None:
     with pytest.raises(health.Unhealthy, match=rf"fam/r0: .*{reason}.*lower families\.fam\.lr") as caught:
         training(provoke)
     assert caught.value.nimg <= 26_000 + 50_000
+
+
+def test_images_that_an_epoch_repeats_are_compared_with_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Repeated as by a bootstrap, they would have near duplicates themselves, and no collapse would be one."""
+    compared: list[Tensor] = []
+    plain = health.reference_of
+    monkeypatch.setattr(health, "reference_of", lambda real: compared.append(real) or plain(real))
+    training(rows=torch.arange(400) // 100, kimg=1)
+    assert len(compared[0].flatten(1).unique(dim=0)) == len(compared[0]) == 256
 
 
 def test_one_suspicion_alone_is_forgiven() -> None:
