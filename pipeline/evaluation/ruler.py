@@ -108,6 +108,9 @@ class Real:
     features: tuple[Matrix, ...]
     labels: NDArray[np.int64] | None = None
 
+    def __len__(self) -> int:
+        return len(self.features[0])
+
     @cached_property
     def views(self) -> Views:
         """Their moments."""

@@ -13,7 +13,7 @@ from pipeline.errors import ChorusError
 from pipeline.evaluation import frechet, store
 from pipeline.evaluation.frechet import Matrix, Views
 from pipeline.evaluation.ruler import Real, Ruler
-from pipeline.files import read_json, tree_hash
+from pipeline.files import file_hash, read_json, tree_hash
 from pipeline.fusion.strategies._base import Candidate
 from pipeline.project import Project
 from pipeline.racing.branches import Branching, compare
@@ -91,11 +91,11 @@ def siblings_of(project: Project) -> set[str]:
 
 
 def without_worse_siblings(
-    project: Project, pool: tuple[Candidate, ...], fit: Views, choose: Views
+    project: Project, pool: tuple[Candidate, ...], real: Real
 ) -> tuple[tuple[Candidate, ...], list[Branching]]:
     """Return the pool without siblings that are no better than the plain continuations, and the comparisons.
 
-    fit, choose: what the rulers see of the two parts of `val`.
+    real: the part of `val` that everything is fitted on; one half of it finds the mixtures, the other measures them.
     """
     siblings, last = siblings_of(project), project.rungs[-1]
     if not siblings:
@@ -110,7 +110,8 @@ def without_worse_siblings(
             plain[family].append(candidate.views)
         else:
             rest.append(candidate.views)
-    found = compare(rest, plain, branched, fit, choose)
+    rows = np.arange(len(real))
+    found = compare(rest, plain, branched, real.take(rows[::2]).views, real.take(rows[1::2]).views)
     worse = {comparison.family for comparison in found if not comparison.kept}
     kept = [c for c in pool if c.member not in siblings or c.id.split("/")[0] not in worse]
     return tuple(kept), found
@@ -128,8 +129,9 @@ def read_family(project: Project, rulers: Sequence[Ruler], family: str, rung: in
     found = []
     for entry in evaluation["candidates"]:
         read = partial(relative_features, rulers, folder, entry["id"])
-        critic = (weights.parent / entry["id"] / "discriminator.safetensors").exists()
-        found.append(Candidate(entry["id"], tuple(map(frechet.moments, read())), critic, read))
+        critic = weights.parent / entry["id"] / "discriminator.safetensors"
+        judge = file_hash(critic) if critic.exists() else None
+        found.append(Candidate(entry["id"], tuple(map(frechet.moments, read())), judge, read))
     return found
 
 

@@ -36,7 +36,7 @@ def run(project: Project) -> None:
     remove_former(project, "fuse")
     rulers = store.deciding_rulers(project.reference)
     fit, choose = halves_of_val(project, rulers)
-    pool, siblings = without_worse_siblings(project, read_pool(project, rulers), fit.views, choose.views)
+    pool, siblings = without_worse_siblings(project, read_pool(project, rulers), fit)
     for found in siblings:
         verdict = "kept" if found.kept else "left out"
         compared = f"{DECIDES} {found.siblings:.4f} with them, {found.plain:.4f} with plain continuations"

@@ -4,7 +4,6 @@ import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.errors import ChorusError
 from pipeline.evaluation import store
 from pipeline.evaluation.ruler import DECIDES
 from pipeline.files import read_json, tree_hash, write_json
@@ -22,6 +21,7 @@ def run(project: Project, rung: int) -> None:
     """Write FAMILY.json for every family, which holds nothing but its decision, and table.json with all the reasons.
 
     The half of `val` that everything is fitted on decides; a family without a candidate in the rung before is out.
+    Where none has one, nobody goes on, and what earlier rungs trained stays.
     """
     after = rung - 1
     remove_former(project, "rank", [after])
@@ -31,11 +31,9 @@ def run(project: Project, rung: int) -> None:
     rulers = store.deciding_rulers(project.reference)
     pool = {family: read_family(project, rulers, family, after) for family in rosters}
     racers = {family: found for family, found in pool.items() if found}
-    if not racers:
-        raise ChorusError(f"no family has a candidate in rung {after}: nobody can go on to rung {rung}")
     fit, _ = halves_of_val(project, rulers)
     seen = {family: [candidate.views for candidate in found] for family, found in racers.items()}
-    standings = halve(seen, fit.views, survivors(project.params, len(racers)))
+    standings = halve(seen, fit.views, survivors(project.params, len(racers))) if racers else []
     decisions = decide(project, rung, standings, rosters)
     rows = [
         row_of(standing, rosters[standing.family], racers[standing.family], decisions[standing.family])

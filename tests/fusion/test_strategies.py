@@ -24,7 +24,7 @@ def seen(samples):
 
 
 def candidate(name, samples, critics):
-    return Candidate(name, seen(samples).views, critics, lambda: seen(samples).features)
+    return Candidate(name, seen(samples).views, name if critics else None, lambda: seen(samples).features)
 
 
 def problem(critics=True):
@@ -80,6 +80,13 @@ def test_weighted_beats_best_and_uniform_and_drops_the_far_member():
 def test_nearer_members_count_more_in_the_weighted_average():
     weights = strategy("average_weighted")(problem()).evidence["weights"]
     assert weights["a/r0/2"] > weights["b/r0/1"] > weights["c/r0/1"]
+
+
+def test_members_of_one_discriminator_have_one_vote():
+    given = problem()
+    shared = [replace(c, critic="shared") if c.member != "c/r0" else c for c in given.pool]
+    recipe = strategy("vote")(replace(given, pool=tuple(shared))).recipe
+    assert recipe["critics"] == ["a/r0/2", "c/r0/1"]
 
 
 def test_vote_says_why_it_cannot():

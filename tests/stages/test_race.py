@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,8 @@ from pipeline.evaluation import store
 from pipeline.files import file_hash, read_json, tree_hash, write_json
 from pipeline.params import parse_params
 from pipeline.project import Project
-from pipeline.stages import advance, evaluate, fuse, rank, reference, train
+from pipeline.racing.branches import Branching, compare
+from pipeline.stages import _pool, advance, evaluate, fuse, rank, reference, train
 from pipeline.stages._pool import read_pool
 from pipeline.tracking import Tracker
 from pipeline.training.handover import STATE
@@ -192,8 +194,15 @@ def test_nobody_is_left_to_go_on(ranked: Project, tmp_path: Path) -> None:
     made = copied(ranked, tmp_path)
     for family in FAMILIES:
         lose(made, family)
-    with pytest.raises(ChorusError, match="no family has a candidate in rung 1"):
-        rank.run(made, 2)
+    rank.run(made, 2)
+    assert [decision(made, family)["goes_on"] for family in FAMILIES] == [False] * 3
+    table = read_json(made.race_folder(2) / "table.json")
+    assert (table["families"], table["failed"]) == ([], list(FAMILIES))
+    for family in FAMILIES:
+        advance.run(made, family, 2)
+        evaluate.run(made, family, 2)
+    with pytest.raises(ChorusError, match=r"0 members have candidates, fusion\.min_members asks for 1"):
+        read_pool(made, store.deciding_rulers(made.reference))
 
 
 def lose(project: Project, family: str) -> None:
@@ -282,14 +291,25 @@ def test_half_of_the_last_rung_goes_to_siblings_with_random_numbers_of_their_own
     assert read_json(folder / "r0b1" / "history.json")[: len(before)] == before
 
 
-def test_siblings_stay_candidates_only_where_they_measure_better(branched: Project, capsys) -> None:
+@pytest.mark.parametrize("better", [True, False])
+def test_siblings_stay_candidates_only_where_they_measure_better(
+    branched: Project, monkeypatch: pytest.MonkeyPatch, capsys, better: bool
+) -> None:
+    def compared(*given: Any) -> list[Branching]:
+        """What was measured, with the verdict that is wanted here."""
+        (measured,) = compare(*given)
+        near, far = sorted((measured.plain, measured.siblings))
+        assert near < far
+        return [Branching(measured.family, far, near) if better else Branching(measured.family, near, far)]
+
+    monkeypatch.setattr(_pool, "compare", compared)
     fuse.run(branched)
     fused = read_json(branched.fused / "strategies.json")
     (found,) = fused["siblings"]
     assert found["family"] == "vae"
-    assert found["kept"] is (found["siblings"] < found["plain"])
-    assert ("vae/r0b1" in fused["members"]) is found["kept"]
-    assert f"siblings in vae {'kept' if found['kept'] else 'left out'}" in capsys.readouterr().out
+    assert found["kept"] is better
+    assert ("vae/r0b1" in fused["members"]) is better
+    assert f"siblings in vae {'kept' if better else 'left out'}" in capsys.readouterr().out
     assert "vae/r0" in fused["members"]
     assert "stuck/r0" in fused["members"]
 

@@ -17,13 +17,14 @@ from pipeline.params import Fusion as Settings
 class Candidate:
     """A snapshot that may enter the fusion.
 
-    id: FAMILY/MEMBER/SNAPSHOT. views: its samples as the rulers that decide see them. critic: whether it has a
-    discriminator. read: returns the features of its samples, N×d for each ruler, relative as those of `Real`.
+    id: FAMILY/MEMBER/SNAPSHOT. views: its samples as the rulers that decide see them. critic: hash of its
+    discriminator, which members that train together share; None where it has none. read: returns the features of its
+    samples, N×d for each ruler, relative as those of `Real`.
     """
 
     id: str
     views: Views
-    critic: bool
+    critic: str | None
     read: Callable[[], tuple[Matrix, ...]]
 
     @property

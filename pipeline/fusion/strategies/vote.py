@@ -6,7 +6,12 @@ from pipeline.fusion.strategies._base import Fusion, NotApplicableError, Problem
 @register("vote")
 def vote(problem: Problem) -> Fusion:
     members = problem.best_of_each_member()
-    critics = [candidate.id for candidate in members if candidate.critic]
+    # Members that trained against one discriminator give it one vote.
+    votes: dict[str, str] = {}
+    for candidate in members:
+        if candidate.critic:
+            votes.setdefault(candidate.critic, candidate.id)
+    critics = list(votes.values())
     if not critics:
         raise NotApplicableError("no member has a discriminator")
     weights = uniform_weights(members)
