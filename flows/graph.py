@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ChorusError
+from pipeline.params import require_sections
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,11 @@ def group(stage: str) -> str:
 
 
 def family(stage: str) -> str | None:
-    """Return the family that a stage works on (`train@mlp`, `advance@later0-mlp`: `mlp`), or `None` (`rank@later0`)."""
-    _, _, name = stage.partition("@")
-    return re.sub(r"^later\d+-?", "", name) or None
+    """Return the family that a stage works on (`train@mlp`, `advance@later0-mlp`: `mlp`); None for all others."""
+    stage, _, name = stage.partition("@")
+    if stage in ("train", "evaluate"):
+        return name
+    return re.sub(r"^later\d+-", "", name) if stage in ("advance", "evaluate-later") else None
 
 
 def read_graph(root: Path) -> Graph:
@@ -98,6 +101,7 @@ def read_graph(root: Path) -> Graph:
             order = networkx.lexicographical_topological_sort(graph, key=place.__getitem__)
             return Graph([_stage(repo, stage, graph, status) for stage in order if stage.cmd])
     except DvcException as error:
+        require_sections(root / "params.yaml")  # which DVC would not name so clearly
         raise ChorusError(f"DVC cannot read the graph of {root}: {error}") from None
 
 

@@ -64,6 +64,9 @@ def dispatch(arguments: argparse.Namespace) -> None:
         return
     project = Project.load()
     if arguments.command == "check":
+        from pipeline.params import require_sections
+
+        require_sections(project.root / "params.yaml")
         return
     if arguments.command == "pin":
         from pipeline.stages import pin

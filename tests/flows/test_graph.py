@@ -25,6 +25,8 @@ def test_stages_edges_and_selection(fresh: Path) -> None:
     assert family("advance@later0-x-y") == "x-y"
     assert family("ingest") is None
     assert family("rank@later0") is None
+    assert family("train@later1") == "later1"
+    assert family("distill@small") is None
     with pytest.raises(ChorusError, match=r"no stage 'tarin'; it has: ingest, train, register, train@x, train@y"):
         graph.select(["tarin"])
 
