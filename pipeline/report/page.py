@@ -22,8 +22,8 @@ class Facts:
     model, version: name and number of the registered version. metrics: `report/metrics.json`. strategies:
     `models/fused/strategies.json`. students: `models/chosen/students.json`. recipe: of the sampler that is shipped.
     manifest: `data/prepared/manifest.json`. quarantine: the first quarantined files as (name, reason). histories: rows
-    of `history.json` by member. pictures: PNG bytes by caption, in their order. failed: why members have no
-    images, and after how many thousand training images they failed, by name. lineage: what the result was made from,
+    of `history.json` by member. pictures: PNG bytes by caption, in their order. failed: why members
+    failed, after how many thousand training images and in which rung, by name. lineage: what the result was made from,
     by name. details: longer lists of that, by title. race: `table.json` of each later rung, in their order. siblings:
     what became of those that members divided into in the last rung, as in `strategies.json`.
     """
@@ -38,7 +38,7 @@ class Facts:
     quarantine: Sequence[tuple[str, str]]
     histories: Mapping[str, Sequence[Mapping[str, float]]]
     pictures: Mapping[str, bytes]
-    failed: Mapping[str, tuple[str, float]]
+    failed: Mapping[str, tuple[str, float, int]]
     lineage: Mapping[str, str]
     details: Mapping[str, Mapping[str, str]]
     race: Sequence[Mapping[str, Any]] = ()

@@ -37,12 +37,12 @@ def failures_of(project: Project, family: str, rung: int) -> dict[str, dict[str,
 
 
 def failures(project: Project) -> dict[str, dict[str, Any]]:
-    """Return the failures of all families in all rungs.
+    """Return the failures of all families in all rungs, each with its `rung`.
 
     A member that failed in a later rung keeps the snapshots of the rungs before.
     """
     return {
-        name: failure
+        name: {**failure, "rung": rung}
         for rung in project.rungs
         for family in project.params.families
         for name, failure in failures_of(project, family, rung).items()

@@ -212,7 +212,9 @@ def gather(inputs: Inputs, version: Version, parent: Run, runs: dict[str, str]) 
         manifest=inputs.manifest,
         quarantine=[(printable(row["id"]), row["reason"]) for row in quarantined],
         histories={name: read_json(folder / "history.json") for name, folder in members_of(project).items()},
-        failed={name: (fault["reason"], fault["nimg"] / 1000) for name, fault in failures(project).items()},
+        failed={
+            name: (fault["reason"], fault["nimg"] / 1000, fault["rung"]) for name, fault in failures(project).items()
+        },
         pictures=pictures(project.report / "figures", inputs.metrics),
         lineage={
             "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),

@@ -155,7 +155,7 @@ def facts() -> Facts:
             "The best member, dcgan/r0": picture(60),
             "The fusion, weighted": picture(25),
         },
-        failed={"dcgan-hinge/r1": ("loss_g exploded to 3.1e+04", 75.0)},
+        failed={"dcgan-hinge/r1": ("loss_g exploded to 3.1e+04", 75.0, 1)},
         lineage={
             "made": "2026-11-20 18:00 UTC",
             "commit": "0f" * 20,
