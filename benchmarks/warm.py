@@ -188,6 +188,8 @@ def main() -> None:
         parser.error("a new clone needs --data")
     if chosen.step % 8 or chosen.warm % chosen.step:
         parser.error("--step is whole batches of 64 (a multiple of 8), and --warm a multiple of --step")
+    if chosen.cold < chosen.warm:
+        parser.error("--cold is compared with --warm after as many images, so it is at least as large")
     refer(chosen.clone, chosen.data)
     setting = Setting(chosen.clone, chosen.width, chosen.step, chosen.warm)
     began = time.monotonic()

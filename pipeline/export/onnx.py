@@ -53,12 +53,13 @@ def to_onnx(network: nn.Module) -> bytes:
                 verbose=False,
             )
             program.save(path, external_data=False)
+            content = path.read_bytes()
+            exported = OnnxGenerator(content, network)
         except ImportError as error:
             raise ChorusError(f"{error}; ONNX needs more packages: pip install 'chorus[export]'") from None
         except Exception as error:  # the exporter raises several kinds for what it cannot express
             raise ChorusError(f"this generator has no ONNX graph: {error}; export it as fp16") from None
-        content = path.read_bytes()
-    if (difference := largest_difference(network, OnnxGenerator(content, network))) > TOLERANCE:
+    if (difference := largest_difference(network, exported)) > TOLERANCE:
         raise ChorusError(f"the ONNX graph's images differ from torch's by up to {difference:.1e}; export it as fp16")
     return content
 

@@ -44,6 +44,11 @@ def batch_norm(channels: int, classes: int) -> nn.Module:
     return ClassNorm(channels, classes) if classes else nn.BatchNorm2d(channels)
 
 
+def normalised(norm: nn.Module, maps: Tensor, y: Tensor | None) -> Tensor:
+    """Normalise, by class where there are classes."""
+    return norm(maps, y) if isinstance(norm, Labelled) else norm(maps)
+
+
 class Head(nn.Linear, Labelled):
     """A discriminator's last layer: features h, B×F, and B labels to B logits, or to B×outputs where it has several.
 

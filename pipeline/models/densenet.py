@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu, relu
 
-from pipeline.layers.conditional import Head, Labelled, Layers, batch_norm
+from pipeline.layers.conditional import Head, Labelled, Layers, batch_norm, normalised
 from pipeline.layers.convolutional import Down, ToMap, ToVector, pyramid
 from pipeline.models._base import Architecture, ModelConfig, register
 
@@ -51,8 +51,7 @@ class Normalised(Labelled):
         self.conv = conv(before, after, side)
 
     def forward(self, maps: Tensor, y: Tensor | None = None) -> Tensor:
-        maps = self.norm(maps, y) if isinstance(self.norm, Labelled) else self.norm(maps)
-        return self.conv(relu(maps, inplace=True))
+        return self.conv(relu(normalised(self.norm, maps, y), inplace=True))
 
 
 class Plain(Labelled):

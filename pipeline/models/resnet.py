@@ -12,7 +12,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, relu
 
-from pipeline.layers.conditional import Head, Labelled, Layers, batch_norm
+from pipeline.layers.conditional import Head, Labelled, Layers, batch_norm, normalised
 from pipeline.layers.convolutional import BASES, ToMap, conv_halved, doubled_conv
 from pipeline.models._base import Architecture, ModelConfig, register
 
@@ -80,11 +80,6 @@ class DownBlock(nn.Module):
 def double(maps: Tensor) -> Tensor:
     """Repeat each pixel: B×C×S×S to B×C×2S×2S."""
     return interpolate(maps, scale_factor=2, mode="nearest")
-
-
-def normalised(norm: nn.Module, maps: Tensor, y: Tensor | None) -> Tensor:
-    """Normalise, by class where there are classes."""
-    return norm(maps, y) if isinstance(norm, Labelled) else norm(maps)
 
 
 class Generator(nn.Module):

@@ -25,7 +25,8 @@ class Similarity(Objective):
     pass as real, and with the encoder raises the evidence lower bound of a Gaussian over the discriminator's features;
     its one σ is set to its optimum on the batch, as in `variational`. Unlike there, reconstructions are no third kind
     of image for the discriminator: they are not what is drawn later. The encoder's share of the loss needs no weight
-    of its own, as Adam takes steps of the same size whatever it is. `similarity` is in nats for each feature.
+    of its own, as Adam takes steps of the same size whatever it is (`optimizer: sgd` does not). `similarity` is in
+    nats for each feature.
     """
 
     kind = "vaegan"
