@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ChorusError
-from pipeline.params import require_sections
+from pipeline.params import missing_sections
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,9 @@ def read_graph(root: Path) -> Graph:
             order = networkx.lexicographical_topological_sort(graph, key=place.__getitem__)
             return Graph([_stage(repo, stage, graph, status) for stage in order if stage.cmd])
     except DvcException as error:
-        require_sections(root / "params.yaml")  # which DVC would not name so clearly
-        raise ChorusError(f"DVC cannot read the graph of {root}: {error}") from None
+        missing = missing_sections(root / "params.yaml")
+        hint = f" (params.yaml has no {', '.join(missing)}; README.md has the defaults)" if missing else ""
+        raise ChorusError(f"DVC cannot read the graph of {root}: {error}{hint}") from None
 
 
 def _stage(repo: Any, stage: Any, graph: Any, status: Mapping[str, Any]) -> Stage:

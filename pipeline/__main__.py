@@ -64,9 +64,12 @@ def dispatch(arguments: argparse.Namespace) -> None:
         return
     project = Project.load()
     if arguments.command == "check":
-        from pipeline.params import require_sections
+        from pipeline.params import missing_sections
 
-        require_sections(project.root / "params.yaml")
+        if missing := missing_sections(project.root / "params.yaml"):
+            raise ChorusError(
+                f"params.yaml: {', '.join(missing)}: missing, and DVC knows no defaults; README.md has them"
+            )
         return
     if arguments.command == "pin":
         from pipeline.stages import pin

@@ -3,7 +3,7 @@
 from pipeline.params.family import Family, Regularisers
 from pipeline.params.fields import registered
 from pipeline.params.racing import Budget, Racing
-from pipeline.params.reading import parse_params, read_params, require_sections
+from pipeline.params.reading import missing_sections, parse_params, read_params
 from pipeline.params.sections import OWN_EXTRACTORS, PRETRAINED, Compute, Data, Fusion, Params, Splits, conflict
 from pipeline.params.student import Choose, Student
 from pipeline.params.warm import WarmStart
@@ -24,8 +24,8 @@ __all__ = [
     "Student",
     "WarmStart",
     "conflict",
+    "missing_sections",
     "parse_params",
     "read_params",
     "registered",
-    "require_sections",
 ]
