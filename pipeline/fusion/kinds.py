@@ -8,6 +8,8 @@ import torch
 from torch import nn
 
 from pipeline.errors import ChorusError
+from pipeline.fusion.critic import FusedCritic, Reading
+from pipeline.fusion.refine import RefineSampler
 from pipeline.fusion.samplers import AverageSampler, CandidateSampler, MixtureSampler, Sampler, VoteSampler
 from pipeline.layers.combiner import Stack
 
@@ -27,10 +29,15 @@ class Loader:
 def build_sampler(recipe: dict[str, Any], load: Loader, device: torch.device | str = "cpu") -> Sampler:
     """Build the sampler that a recipe describes.
 
-    recipe: `{"kind": "candidate", "id": ID}`, `{"kind": "mixture" | "average", "weights": [...], "parts": [...]}`,
-    `{"kind": "vote", "source": {...}, "critics": [ID, ...], "draws": K}` or `{"kind": "stack", "parts": [...],
-    "companions": {"combiner": ID}}`. A node that needs other networks than those of candidates names them under
-    `companions`, by their use. Raises `ChorusError` for an unknown kind.
+    recipe: one of the kinds below; what stands for `...` in `parts` and `source` are recipes, IDs are candidates'.
+    `{"kind": "candidate", "id": ID}`
+    `{"kind": "mixture" | "average", "weights": [W, ...], "parts": [...]}`
+    `{"kind": "vote", "source": ..., "critics": [ID, ...], "draws": K}`
+    `{"kind": "refine", "weights": [W, ...], "parts": [...], "critics": [ID, ...], "readings": [{"slope": S,
+    "intercept": I}, ...], "steps": K, "step_size": E}`
+    `{"kind": "stack", "parts": [...], "companions": {"combiner": FOLDER/NAME}}`
+    A node that needs other networks than those of candidates names them under `companions`, by their use. Raises
+    `ChorusError` for an unknown kind.
     """
 
     def build(node: dict[str, Any]) -> Sampler:
@@ -47,6 +54,12 @@ def build_sampler(recipe: dict[str, Any], load: Loader, device: torch.device | s
         case {"kind": "vote"}:
             critics = [load.discriminator(name).to(device) for name in node["critics"]]
             return VoteSampler(build(node["source"]), critics, node["draws"])
+        case {"kind": "refine"}:
+            parts = [CandidateSampler(load.generator(part["id"]), device) for part in node["parts"]]
+            readings = [Reading.from_json(reading) for reading in node["readings"]]
+            critic = FusedCritic([load.discriminator(name) for name in node["critics"]], readings).to(device).eval()
+            walks = [RefineSampler(part, critic, node["steps"], node["step_size"]) for part in parts]
+            return MixtureSampler(walks, node["weights"])
         case {"kind": "stack", "companions": companions}:
             generators = [load.generator(part["id"]) for part in node["parts"]]
             return CandidateSampler(Stack(generators, load.companion(companions["combiner"])), device)

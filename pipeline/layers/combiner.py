@@ -72,9 +72,7 @@ class Stack(nn.Module):
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Map B×latent, and B labels where all parts know classes, to B×C×H×W in [-1, 1]."""
-        with torch.no_grad():
-            images = [self._drawn(part, z, y) for part in self.parts]
-        return self.combiner(torch.stack(images, 1))
+        return self.combiner(torch.stack([self._drawn(part, z, y) for part in self.parts], 1))
 
     def _drawn(self, part: Any, z: Tensor, y: Tensor | None) -> Tensor:
         shares = tuple(getattr(part, "class_shares", ()))

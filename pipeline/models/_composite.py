@@ -75,11 +75,10 @@ class Cascade(nn.Module):
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Map B×latent to B×C×H×W in [-1, 1]."""
-        with torch.no_grad():
-            images = self.first(z, y)
-            for refiner in self.refiners[:-1]:
-                images = refiner(images, y)
-        return self.refiners[-1](images, y)
+        images = self.first(z, y)
+        for refiner in self.refiners:
+            images = refiner(images, y)
+        return images
 
 
 def discriminator(config: ModelConfig) -> nn.Module:

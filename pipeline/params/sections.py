@@ -142,6 +142,8 @@ class Fusion(Section):
     vote_draws: Several = 4
     min_members: Count = 1
     stacking_kimg: NotNegative = 20
+    refine_steps: Count = 10
+    refine_step_size: Positive = 0.1
 
     @model_validator(mode="after")
     def _known(self) -> "Fusion":

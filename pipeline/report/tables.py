@@ -139,6 +139,11 @@ def recipe_in_words(recipe: Mapping[str, Any]) -> str:
             return "Each image comes from one of these, drawn with these weights."
         case {"kind": "average"}:
             return "Each image is the weighted mean of these members' pixels, for one shared latent."
+        case {"kind": "refine", "steps": steps, "critics": critics}:
+            return (
+                "Each image comes from one of these, drawn with these weights, at a latent that has walked "
+                f"{steps} steps to where {len(critics)} discriminators find it more real."
+            )
         case {"kind": "stack"}:
             return "Each image is what a trained combiner makes of these members' images, for one shared latent."
         case {"kind": "vote", "draws": draws, "critics": critics}:

@@ -89,9 +89,30 @@ def test_members_of_one_discriminator_have_one_vote():
     assert recipe["critics"] == ["a/r0/2", "c/r0/1"]
 
 
-def test_vote_says_why_it_cannot():
+@pytest.mark.parametrize("name", ["vote", "refine"])
+def test_strategies_of_discriminators_say_why_they_cannot(name):
     with pytest.raises(NotApplicableError, match="no member has a discriminator"):
-        strategy("vote")(problem(critics=False))
+        strategy(name)(problem(critics=False))
+
+
+def test_refine_leaves_out_discriminators_that_put_out_no_numbers():
+    given = problem()
+
+    def broken(name):
+        network = given.material.discriminator(name)
+        if name == "b/r0/1" or everyone:
+            for weight in network.parameters():
+                weight.fill_(float("nan"))
+        return network
+
+    everyone = False
+    material = replace(given.material, discriminator=broken)
+    recipe = strategy("refine")(replace(given, material=material)).recipe
+    assert recipe["critics"] == ["a/r0/2", "c/r0/1"]
+    assert len(recipe["readings"]) == 2
+    everyone = True
+    with pytest.raises(NotApplicableError, match="no discriminator puts out numbers"):
+        strategy("refine")(replace(given, material=material))
 
 
 @pytest.mark.parametrize("name", TRAINED)

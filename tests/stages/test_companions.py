@@ -1,4 +1,4 @@
-"""Strategies that train networks of their own, from the fuse stage to the package that is registered."""
+"""Strategies that look at images and train networks, from the fuse stage to the package that is registered."""
 
 import shutil
 from pathlib import Path
@@ -26,7 +26,7 @@ reference: {kimg: 2}
 families:
   gan: {architecture: mlp, kimg: 1, latent: 8, width: 8, replicas: 2}
 evaluation: {samples: 100}
-fusion: {strategies: [%s], stacking_kimg: 1}
+fusion: {strategies: [%s], stacking_kimg: 1, refine_steps: 2}
 judge: {samples: 100}
 """
 COMBINER = "combiners/%s"
@@ -58,7 +58,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target.root
 
 
-@pytest.fixture(scope="module", params=["stacking", "blending"])
+@pytest.fixture(scope="module", params=["stacking", "blending", "refine"])
 def fused(request: pytest.FixtureRequest, evaluated: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
     root = tmp_path_factory.mktemp("fused") / "project"
     shutil.copytree(evaluated, root)
@@ -67,6 +67,7 @@ def fused(request: pytest.FixtureRequest, evaluated: Path, tmp_path_factory: pyt
     return target
 
 
+@pytest.mark.parametrize("fused", ["stacking", "blending"], indirect=True)
 def test_the_fusion_keeps_the_networks_that_its_winner_was_trained_with(fused: Project) -> None:
     table = read_json(fused.fused / "strategies.json")
     name = table["winner"]
@@ -94,8 +95,9 @@ def test_it_is_judged_and_described(fused: Project) -> None:
     metrics = read_json(fused.report / "metrics.json")
     assert [arm["name"] for arm in metrics["arms"]] == ["gan/r0", "gan/r1", metrics["winner"]]
     recipe = read_json(fused.fused / "recipe.json")["recipe"]
-    assert sum(weight for _, weight in tables.shares(recipe)) == 1
-    assert "combiner" in tables.recipe_in_words(recipe)
+    assert sum(weight for _, weight in tables.shares(recipe)) == pytest.approx(1)
+    wanted = {"stack": "a trained combiner", "refine": "walked 2 steps to where 2 discriminators"}
+    assert wanted[recipe["kind"]] in tables.recipe_in_words(recipe)
 
 
 def test_a_second_run_gives_the_same_files(fused: Project, tmp_path: Path) -> None:

@@ -92,6 +92,19 @@ class Problem:
             best.setdefault(candidate.member, candidate)
         return sorted(best.values(), key=lambda c: c.id)
 
+    def critics(self) -> list[str]:
+        """Return the ids of the candidates whose discriminators judge together: of each member's nearest snapshot.
+
+        One that several members trained against counts once. Raises `NotApplicableError` where there is none.
+        """
+        found: dict[str, str] = {}
+        for candidate in self.best_of_each_member():
+            if candidate.critic:
+                found.setdefault(candidate.critic, candidate.id)
+        if not found:
+            raise NotApplicableError("no member has a discriminator")
+        return list(found.values())
+
 
 @dataclass(frozen=True)
 class Companion:
