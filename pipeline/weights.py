@@ -1,13 +1,13 @@
 """Networks on disk: `config.json` beside safetensors, nothing pickled."""
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.errors import ChorusError
 from pipeline.files import read_json, replacing, write_json
@@ -17,6 +17,7 @@ from pipeline.models._base import ModelConfig, build_discriminator, build_genera
 SCHEMA = 1
 # Networks that strategies make, by the kind in their `config.json`, whose other keys they are built from.
 COMPANIONS = {"combiner": Combiner}
+PROFILES = "profiles.safetensors"  # of a snapshot, where training keeps power-function averages
 
 
 def save_state(path: Path, module: nn.Module) -> None:
@@ -42,6 +43,37 @@ def save_snapshot(folder: Path, config: ModelConfig, networks: dict[str, nn.Modu
     for name, network in networks.items():
         save_state(folder / f"{name}.safetensors", network)
     write_json(folder / "config.json", {"schema": SCHEMA, "model": config.to_json(), **facts})
+
+
+def save_profiles(folder: Path, averages: Mapping[float, nn.Module]) -> None:
+    """Write power-function averages of a snapshot's generator, by their relative width: their parameters alone.
+
+    Buffers belong to the weights that were trained, and are measured anew for whatever is made of these.
+    """
+    tensors = {
+        f"{width:g}/{name}": value.detach().cpu().contiguous()
+        for width, average in averages.items()
+        for name, value in average.named_parameters()
+    }
+    with replacing(folder / PROFILES) as temporary:
+        save_file(tensors, temporary)
+
+
+def load_profiles(folder: Path) -> dict[float, dict[str, Tensor]]:
+    """Return what `save_profiles` wrote, by relative width and name of the parameter; nothing where it wrote nothing.
+
+    Raises `ChorusError` for a damaged file.
+    """
+    if not (folder / PROFILES).exists():
+        return {}
+    found: dict[float, dict[str, Tensor]] = {}
+    try:
+        for key, value in load_file(folder / PROFILES).items():
+            width, _, name = key.partition("/")
+            found.setdefault(float(width), {})[name] = value
+    except Exception as error:  # as above
+        raise ChorusError(f"{folder / PROFILES} holds no averages of weights: {error}") from None
+    return found
 
 
 def save_half(folder: Path, config: ModelConfig, generator: nn.Module) -> None:

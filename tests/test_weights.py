@@ -7,7 +7,15 @@ from pipeline.errors import ChorusError
 from pipeline.fusion.samplers import draw
 from pipeline.models._base import ModelConfig, architecture
 from pipeline.recipes import load_sampler
-from pipeline.weights import load_discriminator, load_generator, read_config, save_snapshot
+from pipeline.weights import (
+    PROFILES,
+    load_discriminator,
+    load_generator,
+    load_profiles,
+    read_config,
+    save_profiles,
+    save_snapshot,
+)
 
 CONFIG = ModelConfig("mlp", channels=1, size=8, latent=5, width=4)
 
@@ -32,6 +40,23 @@ def test_a_snapshot_round_trips(folder):
         "discriminator.safetensors",
         "generator.safetensors",
     ]
+
+
+def test_averages_round_trip_without_buffers(folder):
+    network, _ = load_generator(folder)
+    save_profiles(folder, {0.05: load_generator(folder)[0], 0.1: network})
+    found = load_profiles(folder)
+    assert list(found) == [0.05, 0.1]
+    assert found[0.1].keys() == dict(network.named_parameters()).keys()
+    for name, value in network.named_parameters():
+        torch.testing.assert_close(found[0.1][name], value, rtol=0, atol=0)
+
+
+def test_averages_that_are_missing_or_damaged(folder):
+    assert load_profiles(folder) == {}
+    (folder / PROFILES).write_bytes(b"no weights")
+    with pytest.raises(ChorusError, match="holds no averages of weights"):
+        load_profiles(folder)
 
 
 def test_a_recipe_is_loaded_from_its_root(folder):

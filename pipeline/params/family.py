@@ -82,6 +82,7 @@ class Family(Section):
     momentum: Decay = 0.9
     ema_halflife_kimg: NotNegative = 10
     ema_rampup: Annotated[float, Field(gt=0, le=1, strict=True)] | None = 0.05
+    ema_profiles: Flag = False
     loss: Literal["minimax", "nonsaturating", "lsgan", "hinge", "wasserstein", "relativistic"] | None = None
     regularisers: Regularisers = Regularisers()
     spectral_norm: Flag = False

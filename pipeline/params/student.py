@@ -15,7 +15,7 @@ class Student(Family):
     def _is_one_network(self) -> "Student":
         if not self.kimg:
             raise ValueError("'kimg' is missing; say how long to train")
-        for key in ("replicas", "scheme", "snapshots", "warm_start"):
+        for key in ("replicas", "scheme", "snapshots", "warm_start", "ema_profiles"):
             default = type(self).model_fields[key].default
             if getattr(self, key) != default:
                 raise ValueError(f"a student is one network, trained from the start to the end: leave '{key}' out")

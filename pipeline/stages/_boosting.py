@@ -29,7 +29,8 @@ def part_after(parts: Sequence[Unit], part: Unit, runtime: Runtime, interruption
     The images' weights are kept beside its checkpoint. An interruption before they are known leaves nothing: the
     classifier, a quarter of a part's budget, is then trained anew.
     """
-    part = replace(part, recipe=part.recipe.model_copy(update={"snapshots": 1}))
+    # What is delivered is the mixture of all parts: nothing reads averages of one of them.
+    part = replace(part, recipe=part.recipe.model_copy(update={"snapshots": 1, "ema_profiles": False}))
     if not parts or part.complete:
         return part
     path = part.folder / WEIGHTS

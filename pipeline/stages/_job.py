@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -28,7 +28,7 @@ from pipeline.training.loop import Data
 from pipeline.training.schemes.cascade import take_over
 from pipeline.training.state import State, rows_of
 from pipeline.training.streams import Streams
-from pipeline.weights import load_generator, save_snapshot
+from pipeline.weights import load_generator, save_profiles, save_snapshot
 
 REPORT_SECONDS = 5.0
 CHECKPOINT_SECONDS = "CHORUS_CHECKPOINT_SECONDS"  # environment: seconds between checkpoints
@@ -262,11 +262,18 @@ class Job:
         self.drop_checkpoints()
 
     def save_snapshots(self, state: State) -> None:
-        """Write each member's averaged generator and, for a GAN, the discriminator."""
-        for member, networks in zip(self.unit.members, self.objective.members(state), strict=True):
+        """Write each member's averaged generator and, for a GAN, the discriminator; its other averages beside them."""
+        profiles = {
+            width: [networks["generator"] for networks in self.objective.members(replace(state, average=profile))]
+            for width, profile in state.profiles.items()
+        }
+        for index, (member, networks) in enumerate(zip(self.unit.members, self.objective.members(state), strict=True)):
             facts: dict[str, Any] = {"family": self.unit.family, "member": member, "nimg": state.nimg}
             facts |= {"kind": self.objective.kind, "loss": self.objective.loss}
-            save_snapshot(self.unit.output(member) / f"{state.nimg:09d}", self.unit.config, networks, **facts)
+            folder = self.unit.output(member) / f"{state.nimg:09d}"
+            save_snapshot(folder, self.unit.config, networks, **facts)
+            if profiles:
+                save_profiles(folder, {width: own[index] for width, own in profiles.items()})
         self.track_sheets(state)
 
     def track_sheets(self, state: State) -> None:

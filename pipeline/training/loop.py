@@ -71,12 +71,14 @@ def build(family: Family, config: ModelConfig, runtime: Runtime, streams: Stream
     if len(replicas) > 1:
         networks = {name: Stacked([replica[name] for replica in replicas]) for name in networks}
     rates = dict.fromkeys(networks, family.lr) | {"discriminator": family.lr_discriminator or family.lr}
+    average = copy.deepcopy(networks["generator"]).eval().requires_grad_(False)
     return State(
         networks=networks,
-        average=copy.deepcopy(networks["generator"]).eval().requires_grad_(False),
+        average=average,
         optimizers={name: build_optimizer(network, family, rates[name]) for name, network in networks.items()},
         columns=objective.columns,
         sums=torch.zeros(len(objective.columns), device=runtime.device),
+        profiles={width: copy.deepcopy(average) for width in ema.PROFILES if family.ema_profiles},
     )
 
 
@@ -125,14 +127,14 @@ def train(
     if state.nimg == 0:
         monitor.begin(state)
 
+    averages = Averages(state, family)
     for done in range(state.nimg // batch + 1, total + 1):
         given = draw_batch(data, objective, streams, state.nimg, done - 1)
         torch.manual_seed(streams.seed_of("dropout", state.nimg))
         state.sums += objective.step(state, given)
         state.steps += 1
         state.nimg += batch
-        decay = ema.ema_decay(batch, state.nimg, 1000 * family.ema_halflife_kimg, family.rampup)
-        ema.update(state.average, state.networks["generator"], decay)
+        averages.follow(state.nimg)
 
         state.snapshot = done in snapshots
         state.healthy = False
@@ -147,6 +149,28 @@ def train(
         if state.snapshot:
             settle(state, family, runtime, streams)
         yield state
+
+
+class Averages:
+    """The moving averages of a state's generator, as lists of parameters: finding these anew at each step costs time.
+
+    A state's networks stay the same objects while it is trained.
+    """
+
+    def __init__(self, state: State, family: Family) -> None:
+        self.family = family
+        self.weights: list[Tensor] = list(state.networks["generator"].parameters())
+        self.plain: list[Tensor] = list(state.average.parameters())
+        self.profiles: list[tuple[float, list[Tensor]]] = [
+            (ema.exponent(width), list(profile.parameters())) for width, profile in state.profiles.items()
+        ]
+
+    def follow(self, nimg: int) -> None:
+        """Let all averages take in the weights after a step that ends at `nimg` images."""
+        batch, halflife = self.family.batch, 1000 * self.family.ema_halflife_kimg
+        ema.update(self.plain, self.weights, ema.ema_decay(batch, nimg, halflife, self.family.rampup))
+        for gamma, profile in self.profiles:
+            ema.update(profile, self.weights, ema.power_decay(batch, nimg, gamma))
 
 
 def draw_batch(data: Data, objective: Objective, streams: Streams, nimg: int, step: int) -> Batch:

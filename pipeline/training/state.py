@@ -23,9 +23,10 @@ class State:
     """A member in training, or several that train together.
 
     networks: `generator` and its partners, by role. average: the generator's moving average, whose buffers fit
-    its weights where `snapshot` is set. columns: names of the losses in `sums`, which adds up `steps` steps since the
-    last row. nimg: images seen. row: the row of the history that the last step completed, if any. snapshot: whether the
-    last step ends at a snapshot. healthy: whether the last step ended with an examination that found nothing.
+    its weights where `snapshot` is set. profiles: its power-function averages by their relative width, where they are
+    kept; their parameters alone mean something. columns: names of the losses in `sums`, which adds up `steps` steps
+    since the last row. nimg: images seen. row: the row of the history that the last step completed, if any. snapshot:
+    whether the last step ends at a snapshot. healthy: whether it ended with an examination that found nothing.
     suspicions: examinations in a row, up to now, that found the output collapsed. variety: the largest variance of the
     output until the first healthy examination, after which it is None. incidents: `{nimg, reason}` of
     each time that the training failed and went back; each halved the learning rates.
@@ -45,6 +46,7 @@ class State:
     suspicions: int = 0
     variety: float | None = None
     incidents: list[dict[str, Any]] = field(default_factory=list)
+    profiles: dict[float, nn.Module] = field(default_factory=dict)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all tensors on the CPU by name, each with storage of its own."""
@@ -97,7 +99,8 @@ class State:
         return rows_of(self.history, member)
 
     def _modules(self) -> dict[str, nn.Module]:
-        return {**self.networks, "average": self.average}
+        profiles = {f"profile{width:g}": profile for width, profile in self.profiles.items()}
+        return {**self.networks, "average": self.average, **profiles}
 
 
 def _parameters(optimizer: Optimizer) -> list[Tensor]:

@@ -28,7 +28,7 @@ PARAMS = """
 seed: 3
 data: {source: digits, watch: unused, size: 8}
 families:
-  gan: {architecture: dcgan, kimg: 6, batch: 32, width: 8, latent: 8, replicas: 2, snapshots: 2}
+  gan: {architecture: dcgan, kimg: 6, batch: 32, width: 8, latent: 8, replicas: 2, snapshots: 2, ema_profiles: true}
   vae: {architecture: vae, kimg: 1, batch: 32, width: 8, latent: 8}
 """
 REPOSITORY = Path(__file__).parents[2]
@@ -107,7 +107,7 @@ def members(root: Path) -> Path:
 def test_writes_the_declared_layout(unbroken: Path) -> None:
     folder = members(unbroken) / "gan"
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    snapshot = ("config.json", "generator.safetensors", "discriminator.safetensors")
+    snapshot = ("config.json", "generator.safetensors", "discriminator.safetensors", "profiles.safetensors")
     assert files == {
         "family.json",
         *(f"r{r}/history.json" for r in (0, 1)),

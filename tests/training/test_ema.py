@@ -5,10 +5,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from pipeline.models._base import ModelConfig, build_generator
-from pipeline.training.ema import ema_decay, settle_buffers, update
+from pipeline.training.ema import ema_decay, exponent, power_decay, relative_width, settle_buffers, update
 
 
 def test_half_is_forgotten_after_a_half_life() -> None:
@@ -27,8 +29,44 @@ def test_no_half_life_follows_the_network() -> None:
 def test_update_is_the_weighted_mean() -> None:
     average, network = nn.Linear(2, 1), nn.Linear(2, 1)
     expected = 0.75 * average.weight + 0.25 * network.weight
-    update(average, network, 0.75)
+    update(list(average.parameters()), list(network.parameters()), 0.75)
     torch.testing.assert_close(average.weight, expected)
+
+
+def test_exponents_by_hand() -> None:
+    """γ = 0 is the plain mean, uniform on [0, t]: σ² = 1/12. γ = 1 has the density 2τ: σ² = 1/2 - 4/9.
+
+    16.97 and 6.94 are the paper's (section 3.1).
+    """
+    assert relative_width(0) == pytest.approx(12**-0.5)
+    assert relative_width(1) == pytest.approx((1 / 18) ** 0.5)
+    assert exponent(12**-0.5) == pytest.approx(0, abs=1e-6)
+    assert exponent(18**-0.5) == pytest.approx(1)
+    assert exponent(0.05) == pytest.approx(16.97, abs=0.005)
+    assert exponent(0.10) == pytest.approx(6.94, abs=0.005)
+
+
+@given(st.floats(0.001, 0.288))
+def test_the_exponent_is_the_inverse_of_the_width(width: float) -> None:
+    assert relative_width(exponent(width)) == pytest.approx(width, rel=1e-6)
+
+
+@pytest.mark.parametrize("width", [0.0, -0.1, 0.3, 1.0])
+def test_widths_that_no_profile_has_are_refused(width: float) -> None:
+    with pytest.raises(ValueError, match="relative width"):
+        exponent(width)
+
+
+def test_power_decay_gives_each_step_its_share_of_the_profile() -> None:
+    """After n steps of 10 images step i weighs (i^(γ+1) - (i-1)^(γ+1)) / n^(γ+1), whatever the average began with."""
+    gamma, steps = exponent(0.1), 30
+    average = torch.full((steps,), 7.0, dtype=torch.float64)
+    for step in range(steps):
+        weights = torch.zeros(steps, dtype=torch.float64)
+        weights[step] = 1  # so the average tells the weight of each step
+        update([average], [weights], power_decay(10, 10 * (step + 1), gamma))
+    ends = torch.arange(steps + 1, dtype=torch.float64) ** (gamma + 1) / steps ** (gamma + 1)
+    torch.testing.assert_close(average, ends.diff())
 
 
 def test_batch_norm_statistics_are_those_of_the_averaged_weights() -> None:

@@ -1,5 +1,6 @@
 """Replicas that train as one: each as it would alone, resumed to the same bits, and kept apart."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,17 @@ def test_the_first_replica_of_objectives_that_draw_within_a_step(architecture: s
     close(kept(together, family, config, R, 0), kept(alone, family, config, 1, 0))
 
 
+def test_profiles_are_each_replica_s_own() -> None:
+    family, config = recipe("dcgan", optimizer="sgd", lr=1e-2, ema_profiles=True)
+    together = trained(family, config, TOGETHER, data())
+    for replica, streams in enumerate(TOGETHER.parts):
+        alone = trained(family, config, streams, data())
+        for width, profile in together.profiles.items():
+            ours = objective_of(family, config, FP32, R).members(dataclasses.replace(together, average=profile))
+            mine = dict(ours[replica]["generator"].named_parameters())
+            close(mine, dict(alone.profiles[width].named_parameters()))
+
+
 def test_bootstraps_stay_apart() -> None:
     family, config = recipe("mlp", dropout=0.0, optimizer="sgd", scheme="bagging")
     images = data().images
@@ -118,7 +130,7 @@ def test_going_on_from_a_checkpoint_changes_no_bit(
     architecture: str, dtype: torch.dtype | None, tmp_path: Path
 ) -> None:
     runtime = Runtime(torch.device("cpu"), dtype)
-    family, config = recipe(architecture, kimg=0.048)
+    family, config = recipe(architecture, kimg=0.048, ema_profiles=True)
     unbroken = trained(family, config, TOGETHER, data(), runtime)
     first = loop.build(family, config, runtime, TOGETHER)
     for _ in loop.train(data(), family, config, runtime, TOGETHER, first):

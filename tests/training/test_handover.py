@@ -21,7 +21,9 @@ IMAGES = Data(torch.randint(0, 256, (40, 1, 8, 8), dtype=torch.uint8, generator=
 
 
 def family(kimg: float, **changes: object) -> Family:
-    return Family.model_validate({"architecture": "mlp", "kimg": kimg, "batch": 8, "latent": 4, "width": 4, **changes})
+    return Family.model_validate(
+        {"architecture": "mlp", "kimg": kimg, "batch": 8, "latent": 4, "width": 4, "ema_profiles": True, **changes}
+    )
 
 
 def trained(recipe: Family, start: int = 0, state: State | None = None) -> State:
@@ -42,6 +44,7 @@ def test_two_rungs_are_one_training(tmp_path: Path) -> None:
     assert later.nimg == whole.nimg == 96
     left, right = later.tensors(), whole.tensors()
     assert left.keys() == right.keys()
+    assert any(name.startswith("profile0.05/") for name in left)
     assert all(torch.equal(left[name], right[name]) for name in left if name != "sums")
 
 

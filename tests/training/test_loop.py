@@ -14,6 +14,7 @@ from pipeline.fusion.samplers import CandidateSampler, draw
 from pipeline.models._base import ModelConfig
 from pipeline.params import Family
 from pipeline.training import checkpoints, loop
+from pipeline.training.ema import PROFILES, exponent
 from pipeline.training.loop import Data
 from pipeline.training.state import State
 from pipeline.training.streams import Streams
@@ -79,7 +80,7 @@ def test_a_long_history_has_about_a_hundred_rows() -> None:
 def test_going_on_from_a_checkpoint_changes_no_bit(
     architecture: str, runtime: Runtime, optimizer: str, tmp_path: Path
 ) -> None:
-    family, config = recipe(architecture, optimizer=optimizer, snapshots=2)
+    family, config = recipe(architecture, optimizer=optimizer, snapshots=2, ema_profiles=True)
     unbroken = run(family, config, runtime)
 
     first = loop.build(family, config, runtime, STREAMS)
@@ -97,6 +98,25 @@ def test_going_on_from_a_checkpoint_changes_no_bit(
     for _ in loop.train(Data(images()), family, config, runtime, STREAMS, second):
         pass
     assert same(unbroken, second)
+
+
+def test_profiles_follow_the_generator_and_change_nothing_else() -> None:
+    family, config = recipe("dcgan", ema_profiles=True)
+    with_profiles, without = run(family, config), run(recipe("dcgan")[0], config)
+    assert list(with_profiles.profiles) == list(PROFILES)
+    assert not without.profiles
+    own = {name: value for name, value in with_profiles.tensors().items() if not name.startswith("profile")}
+    assert own.keys() == without.tensors().keys()
+    assert all(torch.equal(value, own[name]) for name, value in without.tensors().items())
+    # By hand: the average of the live weights after each step, by the profile's share of that step.
+    state, walk = loop.build(family, config, FP32, STREAMS), []
+    for _ in loop.train(Data(images()), family, config, FP32, STREAMS, state):
+        walk.append([value.detach().clone() for value in state.networks["generator"].parameters()])
+    for width, profile in state.profiles.items():
+        shares = (torch.arange(len(walk) + 1) / len(walk)).double().pow(exponent(width) + 1).diff()
+        for index, value in enumerate(profile.parameters()):
+            mean = sum(share * weights[index].double() for share, weights in zip(shares, walk, strict=True))
+            torch.testing.assert_close(value.double(), mean, rtol=1e-5, atol=1e-7)
 
 
 def test_replicas_differ_and_runs_repeat() -> None:
