@@ -11,7 +11,7 @@ import torch
 from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, isc_featuresdict_to_metric
 from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
 
-from pipeline.evaluation import frechet
+from pipeline.evaluation import extrapolation, frechet
 from pipeline.evaluation.features import Features
 from pipeline.evaluation.neighbours import covered, equally_many, manifold, some
 from pipeline.evaluation.ruler import Ruler, frechet_name
@@ -25,18 +25,16 @@ NEIGHBOUR_IMAGES = 10_000  # metrics by nearest neighbours compare all pairs, so
 def measure(fake: Features, real: Features, ruler: Ruler, *, neighbours: int = 3, seed: int = 0) -> dict[str, float]:
     """Return each metric of generated against real features of the ruler's extractor, by name.
 
-    The Fréchet distance in all features and, where the ruler keeps fewer, in its dimensions; KID (Bińkowski et al.,
-    arXiv:1801.01401, cubic kernel, mean over 100 subsets of at most 1000 images); with logits the Inception-style score
-    of the generated images (Salimans et al., arXiv:1606.03498); precision and recall (Kynkäänniemi et al.,
+    The Fréchet distance in all features and, where the ruler keeps fewer, in its dimensions, and there also extrapolated
+    to infinitely many generated images (fdinf; Chong and Forsyth, arXiv:1911.07023) where they are enough for that; KID
+    (Bińkowski et al., arXiv:1801.01401, cubic kernel, mean over 100 subsets of at most 1000 images); with logits the
+    Inception-style score of the generated images (Salimans et al., arXiv:1606.03498); precision and recall (Kynkäänniemi et al.,
     arXiv:1904.06991), density and coverage (Naeem et al., arXiv:2002.09797; coverage of equally many generated as real
     images). Both sets need more than `neighbours` images, at least 2, and finite features.
     """
     name = ruler.extractor
     fake_values, real_values = _tensor(fake.values), _tensor(real.values)
-    result = {
-        ruler.name: frechet.distance(ruler.see(fake.moments), ruler.see(real.moments)),
-        frechet_name(name, None): frechet.distance(fake.moments, real.moments),
-    }
+    result = frechet_distances(fake, real, ruler, seed)
     subset = min(KID_SUBSET, len(fake), len(real))
     kid = kid_features_to_metric(fake_values, real_values, kid_subset_size=subset, rng_seed=seed % 2**32, verbose=False)
     result[f"kid_{name}"] = kid[KEY_METRIC_KID_MEAN]
@@ -47,6 +45,16 @@ def measure(fake: Features, real: Features, ruler: Ruler, *, neighbours: int = 3
         result[f"isc_{name}"] = score[KEY_METRIC_ISC_MEAN]
     among = among_neighbours(fake_values, real_values, neighbours, seed)
     return result | {f"{kind}_{name}": value for kind, value in among.items()}
+
+
+def frechet_distances(fake: Features, real: Features, ruler: Ruler, seed: int) -> dict[str, float]:
+    """Return the Fréchet distance in the ruler's dimensions, extrapolated there too, and in all features."""
+    target, name = ruler.see(real.moments), frechet_name(ruler.extractor, None)
+    result = {ruler.name: frechet.distance(ruler.see(fake.moments), target)}
+    if extrapolation.enough(len(fake), len(target.mean)):
+        values = ruler.project(fake.values)
+        result[extrapolation.name_of(ruler)] = extrapolation.at_infinity(values, target, seed)
+    return result if name in result else result | {name: frechet.distance(fake.moments, real.moments)}
 
 
 def among_neighbours(fake: torch.Tensor, real: torch.Tensor, neighbours: int, seed: int) -> dict[str, float]:

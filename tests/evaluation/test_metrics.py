@@ -137,7 +137,7 @@ def test_a_set_against_itself() -> None:
     assert found["precision_x"] == found["recall_x"] == 1
     assert found["coverage_x"] == 1
     among = {"precision_x", "recall_x", "density_x", "coverage_x"}
-    assert set(found) == {"fd3_x", "fd_x", "kid_x", "isc_x"} | among
+    assert set(found) == {"fd3_x", "fdinf3_x", "fd_x", "kid_x", "isc_x"} | among
 
 
 def test_a_collapsed_generator_gives_finite_metrics() -> None:
@@ -164,3 +164,11 @@ def test_warns_of_fewer_images_than_features() -> None:
     assert warnings_of(few, many, plain("x")) == ["fd_x: 15 images for 20 features; use kid_x instead"]
     reduced = fit_ruler("x", many.values, 16)
     assert [text.split(":")[0] for text in warnings_of(many, few, reduced)] == ["fd16_x", "fd_x"]
+
+
+def test_extrapolates_where_the_images_are_enough() -> None:
+    real = normal(400, 6)
+    # 20 images a dimension: 120 of them in 6 dimensions, 60 in 3.
+    assert "fdinf_x" in measure(normal(120, 6, 1), real, plain("x"))
+    assert "fdinf_x" not in measure(normal(119, 6, 1), real, plain("x"))
+    assert "fdinf3_x" in measure(normal(60, 6, 1), real, fit_ruler("x", real.values, 3))
