@@ -18,6 +18,7 @@ from pipeline.fusion.samplers import draw
 from pipeline.project import Project
 from pipeline.randomness import derive_seed
 from pipeline.recipes import load_sampler
+from pipeline.stages._classifiers import ask_classifiers, compared
 from pipeline.stages._students import read_measured
 from pipeline.stages._teacher import STUDENT
 from pipeline.weights import SCHEMA
@@ -42,7 +43,8 @@ def run(project: Project) -> None:
 
     arms: list[dict[str, Any]] = []
     warnings: set[str] = set()
-    for arm in [*arms_of(fused), *students_of(project)]:
+    listed = [*arms_of(fused), *students_of(project)]
+    for arm in listed:
         sampler = load_sampler(arm["recipe"], project.snapshot, runtime.device)
         fresh = derive_seed(project.params.seed, "judge", arm["name"])
         images = draw(sampler, project.params.judge.samples, seed=fresh)
@@ -76,6 +78,7 @@ def run(project: Project) -> None:
             "accuracy": {name: facts["accuracy"] for name, facts in reference["extractors"].items()},
             "warnings": sorted(warnings),
             "arms": arms,
+            "classifiers": ask_classifiers(project, runtime, compared(listed, chosen, best_member(fused))),
         },
     )
 

@@ -80,6 +80,20 @@ def test_page_tells_the_race_and_is_silent_without_one(page: str) -> None:
     assert "race" not in render(dataclasses.replace(facts(), race=[], siblings=[]))
 
 
+def test_page_says_what_classifiers_tell_apart_and_learn(page: str) -> None:
+    assert "Can a classifier tell them apart?" in page
+    assert "87.4 % <small>85.3 to 89.3</small></td><td>&lt; 0.001</td><td>540</td>" in page
+    assert '<tr class="floor"><th>real images</th><td>49.3 %' in page
+    assert "Can it learn the classes from them?" in page
+    assert '<th>dcgan/r0</th>\n<td colspan="3" class="text">it cannot be asked for a class</td>' in page
+    judged = metrics()
+    skipped = [{"name": "weighted", "kind": "strategy", "skipped": "the images have no classes"}]
+    judged["classifiers"]["classification"] = {"rows": skipped}
+    other = render(dataclasses.replace(facts(), metrics=judged))
+    assert "Can it learn the classes from them?" not in other
+    assert "does not apply:\nweighted: the images have no classes." in other
+
+
 def test_text_from_outside_is_escaped() -> None:
     evil = "<script>alert(1)</script>"
     made = facts()

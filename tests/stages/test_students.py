@@ -208,6 +208,14 @@ def test_choose_keeps_the_fusion_or_ships_the_student(folder: Path) -> None:
     assert metrics["shipped"] == {"kind": "student", "name": "small"}
     assert [arm["name"] for arm in metrics["arms"]] == ["gan/r0", "best", "small-control", "small"]
     assert (target.report / "figures" / "student" / "small.png").exists()
+    told = metrics["classifiers"]["two_sample"]
+    assert [(row["kind"], row["name"]) for row in told] == [
+        ("student", "small"),
+        ("member", "gan/r0"),
+        ("real", "real images"),
+    ]
+    assert told[0]["low"] > 0.5  # of a student that learnt for a second
+    assert all("unconditional" in row["skipped"] for row in metrics["classifiers"]["classification"]["rows"])
 
 
 def test_without_students_what_was_fused_is_chosen(folder: Path) -> None:
