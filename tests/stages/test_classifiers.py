@@ -1,6 +1,5 @@
 """What the judge writes of fresh classifiers, on small folders and samplers of real images."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ from torch import Tensor
 from pipeline.compute import set_up
 from pipeline.data.dataset import load_split
 from pipeline.evaluation.networks import to_float
-from pipeline.fusion.samplers import BLOCK, Sampler
+from pipeline.fusion.samplers import BLOCK, Sampler, indexed
 from pipeline.params import parse_params
 from pipeline.project import Project
 from pipeline.randomness import generator
@@ -37,10 +36,10 @@ class Copies(Sampler):
         self.images, self.labels = to_float(torch.from_numpy(np.array(images))), labels
         self.classes = 0 if labels is None else int(labels.max()) + 1
 
-    def batches(self, n: int, seed: int, labels: Tensor | None = None) -> Iterator[Tensor]:
-        numbers = torch.rand(n, generator=generator(seed, "copies")).tolist()
-        rows = [self.row(u, None if labels is None else int(labels[i])) for i, u in enumerate(numbers)]
-        yield from self.images[rows].split(BLOCK)
+    def at(self, rows: Tensor, seed: int, labels: Tensor | None = None) -> Tensor:
+        numbers = indexed(rows, lambda block: torch.rand(BLOCK, generator=generator(seed, "copies", block))).tolist()
+        asked = [None] * len(rows) if labels is None else labels.tolist()
+        return self.images[[self.row(u, label) for u, label in zip(numbers, asked, strict=True)]]
 
     def row(self, u: float, label: int | None) -> int:
         if label is None or self.labels is None:
