@@ -25,12 +25,12 @@ NEIGHBOUR_IMAGES = 10_000  # metrics by nearest neighbours compare all pairs, so
 def measure(fake: Features, real: Features, ruler: Ruler, *, neighbours: int = 3, seed: int = 0) -> dict[str, float]:
     """Return each metric of generated against real features of the ruler's extractor, by name.
 
-    The Fréchet distance in all features and, where the ruler keeps fewer, in its dimensions, and there also extrapolated
-    to infinitely many generated images (fdinf; Chong and Forsyth, arXiv:1911.07023) where they are enough for that; KID
-    (Bińkowski et al., arXiv:1801.01401, cubic kernel, mean over 100 subsets of at most 1000 images); with logits the
-    Inception-style score of the generated images (Salimans et al., arXiv:1606.03498); precision and recall (Kynkäänniemi et al.,
-    arXiv:1904.06991), density and coverage (Naeem et al., arXiv:2002.09797; coverage of equally many generated as real
-    images). Both sets need more than `neighbours` images, at least 2, and finite features.
+    The Fréchet distance in all features and, where the ruler keeps fewer, in its dimensions, and there also
+    extrapolated to infinitely many generated images (fdinf; Chong and Forsyth, arXiv:1911.07023) where they are enough
+    for that; KID (Bińkowski et al., arXiv:1801.01401, cubic kernel, mean over 100 subsets of at most 1000 images); with
+    logits the Inception-style score of the generated images (Salimans et al., arXiv:1606.03498); precision and recall
+    (Kynkäänniemi et al., arXiv:1904.06991), density and coverage (Naeem et al., arXiv:2002.09797; coverage of equally
+    many generated as real images). Both sets need more than `neighbours` images, at least 2, and finite features.
     """
     name = ruler.extractor
     fake_values, real_values = _tensor(fake.values), _tensor(real.values)
