@@ -9,12 +9,15 @@ import torch
 from torch import nn
 
 from pipeline.errors import ChorusError
+from pipeline.evaluation.saved import load_network
 from pipeline.fusion.kinds import Loader, build_sampler
+from pipeline.fusion.ratio import Ratio
 from pipeline.fusion.samplers import Sampler
-from pipeline.weights import load_companion, load_discriminator, load_generator
+from pipeline.weights import load_companion, load_discriminator, load_generator, load_state, read_content
 
 CANDIDATE_ID = re.compile(r"[a-z0-9][a-z0-9_-]*(/[a-z0-9][a-z0-9_-]*){2}")
 COMPANION_ID = re.compile(r"[a-z0-9][a-z0-9_-]*/[a-z0-9][a-z0-9_-]*")
+EXTRACTORS, RATIOS = "extractors", "ratios"  # folders of companions: copies of data/reference's, and density ratios
 
 
 def load_sampler(recipe: dict[str, Any], find: Callable[[str], Path], device: torch.device | str = "cpu") -> Sampler:
@@ -33,6 +36,11 @@ def load_sampler(recipe: dict[str, Any], find: Callable[[str], Path], device: to
     def companion(name: str) -> nn.Module:
         if not COMPANION_ID.fullmatch(name):
             raise ChorusError(f"{name!r} is not the id of what a strategy made (FOLDER/NAME)")
+        kind = name.partition("/")[0]
+        if kind == EXTRACTORS:
+            return load_network(find(name))[1].to(device)
+        if kind == RATIOS:
+            return load_ratio(find(name)).to(device)
         return load_companion(find(name), device)
 
     load = Loader(
@@ -41,3 +49,8 @@ def load_sampler(recipe: dict[str, Any], find: Callable[[str], Path], device: to
         companion=companion,
     )
     return build_sampler(recipe, load, device)
+
+
+def load_ratio(folder: Path) -> nn.Module:
+    """Load the density ratio of `ratios/NAME`; raises `ChorusError` for a schema newer than this code."""
+    return load_state(folder / "model.safetensors", Ratio(**read_content(folder)["network"])).requires_grad_(False)

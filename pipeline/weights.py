@@ -101,12 +101,17 @@ def copy_snapshot(source: Path, target: Path, networks: Iterable[str]) -> None:
         shutil.copyfile(source / name, target / name)
 
 
-def read_config(folder: Path) -> ModelConfig:
-    """Read a snapshot's configuration; raises `ChorusError` for a schema newer than this code."""
-    content = read_json(folder / "config.json")
+def read_content(folder: Path) -> dict[str, Any]:
+    """Read a network's `config.json`; raises `ChorusError` for a schema newer than this code."""
+    content: dict[str, Any] = read_json(folder / "config.json")
     if content.get("schema") != SCHEMA:
         raise ChorusError(f"{folder}/config.json has schema {content.get('schema')}, this code reads {SCHEMA}: update")
-    return ModelConfig.from_json(content["model"])
+    return content
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """Read a snapshot's configuration; raises `ChorusError` for a schema newer than this code."""
+    return ModelConfig.from_json(read_content(folder)["model"])
 
 
 def load_generator(folder: Path, device: torch.device | str = "cpu") -> tuple[nn.Module, ModelConfig]:
@@ -134,9 +139,6 @@ def save_companion(folder: Path, config: dict[str, Any], network: nn.Module) -> 
 
 def load_companion(folder: Path, device: torch.device | str = "cpu") -> nn.Module:
     """Load such a network in evaluation mode; raises `ChorusError` for a schema newer than this code."""
-    content = read_json(folder / "config.json")
-    if content.get("schema") != SCHEMA:
-        raise ChorusError(f"{folder}/config.json has schema {content.get('schema')}, this code reads {SCHEMA}: update")
-    config = dict(content["network"])
+    config = dict(read_content(folder)["network"])
     network = load_state(folder / "model.safetensors", COMPANIONS[config.pop("kind")](**config))
     return network.to(device).eval().requires_grad_(False)

@@ -5,11 +5,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pipeline.evaluation.networks import NetworkConfig, build
 from pipeline.evaluation.pictures import write_png
 from pipeline.evaluation.ruler import DECIDES
 from pipeline.files import read_json, write_json
+from pipeline.fusion.ratio import Ratio
 from pipeline.models._base import ModelConfig, architecture
-from pipeline.weights import save_snapshot
+from pipeline.weights import save_companion, save_snapshot
 from tests.factories import write_prepared
 
 MEMBERS = ["r0", "r1"]
@@ -40,6 +42,25 @@ def write_fused(
     parts = [{"kind": "candidate", "id": name} for name in ids]
     recipe = {"kind": "mixture", "weights": list(weights), "parts": parts}
     write_json(folder / "recipe.json", {"schema": 1, "strategy": "weighted", "recipe": recipe})
+
+
+def write_rejection(folder: Path) -> None:
+    """Write `models/fused` with a rejection from that mixture, by a ratio of untrained extractors."""
+    write_fused(folder)
+    torch.manual_seed(9)
+    names = ("classifier", "selfsup")
+    for name in names:
+        network = NetworkConfig("plain", CONFIG.channels, CONFIG.size, 6)
+        save_companion(folder / "members" / "extractors" / name, network.to_json(), build(network))
+    ratio = Ratio(names, features=12, components=4)
+    ratio.linear.normal_()
+    ratio.quadratic.fill_(-0.1)
+    save_companion(folder / "members" / "ratios" / "ratio", ratio.config, ratio)
+    content = read_json(folder / "recipe.json")
+    companions = {"ratio": "ratios/ratio", **{name: f"extractors/{name}" for name in names}}
+    numbers = {"tries": 6, "acceptance": 0.5}
+    recipe = {"kind": "rejection", "source": content["recipe"], "companions": companions, **numbers}
+    write_json(folder / "recipe.json", content | {"recipe": recipe})
 
 
 def write_project(root: Path) -> None:

@@ -22,7 +22,7 @@ from pipeline.fusion.samplers import draw
 from pipeline.packaged import code, folder
 from pipeline.recipes import load_sampler
 from pipeline.tracking import Tracker
-from tests.factories_fused import CONFIG, write_fused
+from tests.factories_fused import CONFIG, write_fused, write_rejection
 
 # -S leaves out the .pth file by which an editable install makes `pipeline` importable; only libraries are put back.
 ISOLATED = f"""
@@ -157,6 +157,25 @@ print(json.dumps([images.tolist(), refused]))
     assert torch.equal(torch.tensor(images, dtype=torch.uint8), here.permute(0, 2, 3, 1))
     assert not torch.equal(here[0], draw(sampler, 1, seed=7, labels=torch.tensor([0]))[0])
     assert "label 2 does not exist: this model knows the classes 0 to 1" in refused
+
+
+def test_a_rejection_draws_the_same_images_in_a_foreign_process(tmp_path: Path) -> None:
+    fused = tmp_path / "models" / "fused"
+    write_rejection(fused)
+    register(tmp_path)
+    recipe = read_json(fused / "recipe.json")["recipe"]
+    here = draw(load_sampler(recipe, (fused / "members").joinpath), 5, seed=7)
+    assert not torch.equal(here, draw(load_sampler(recipe["source"], (fused / "members").joinpath), 5, seed=7))
+    shutil.rmtree(fused)  # nothing of the checkout is left when the version is asked
+    script = """
+images = model.predict(pd.DataFrame({"label": [-1] * 5}), params={"seed": 7})
+assert not any(name == "torch_fidelity" or name.startswith("torchvision") for name in sys.modules)
+print(json.dumps(images.tolist()))
+"""
+    done = in_isolation(script, tmp_path, tmp_path)
+    assert done.returncode == 0, done.stderr
+    images = torch.tensor(json.loads(done.stdout.splitlines()[-1]), dtype=torch.uint8)
+    assert torch.equal(images, here.permute(0, 2, 3, 1))
 
 
 def test_serves_json(registered: tuple[Path, registry.Version], tmp_path: Path) -> None:

@@ -19,12 +19,12 @@ from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 
 from pipeline.errors import ChorusError
 from pipeline.evaluation.features import Features
-from pipeline.evaluation.networks import NetworkConfig, build, to_float
+from pipeline.evaluation.networks import NetworkConfig, to_float
 from pipeline.evaluation.pretrained import PUBLISHED, find_weights, load_published
-from pipeline.files import read_json, write_json
-from pipeline.weights import load_state, save_state
+from pipeline.evaluation.saved import load_network
+from pipeline.files import write_json
+from pipeline.weights import SCHEMA, read_content, save_state
 
-SCHEMA = 1
 FEATURES, LOGITS = "features", "logits"
 
 
@@ -165,12 +165,9 @@ def load_extractor(
     weights: params.yaml's `reference.weights`. Raises `ChorusError` where files are missing, damaged or newer than this
     code, and where published weights are not those that the reference was made with.
     """
-    content = read_json(folder / "config.json")
-    if content.get("schema") != SCHEMA:
-        raise ChorusError(f"{folder}/config.json has schema {content.get('schema')}, this code reads {SCHEMA}: update")
+    content = read_content(folder)
     if "published" not in content:
-        config = NetworkConfig(**content["network"])
-        return own_extractor(folder.name, config, load_state(folder / "model.safetensors", build(config)), device)
+        return own_extractor(folder.name, *load_network(folder), device)
     name = content["published"]
     extractor = published_extractor(name, (weights or {}).get(name), device)
     if extractor.hash != content["hash"]:

@@ -9,7 +9,9 @@ from torch import nn
 
 from pipeline.errors import ChorusError
 from pipeline.fusion.critic import FusedCritic, Reading
+from pipeline.fusion.ratio import ImageRatio, Ratio
 from pipeline.fusion.refine import RefineSampler
+from pipeline.fusion.rejection import RejectionSampler
 from pipeline.fusion.samplers import AverageSampler, CandidateSampler, MixtureSampler, Sampler, VoteSampler
 from pipeline.layers.combiner import Stack
 
@@ -18,7 +20,7 @@ from pipeline.layers.combiner import Stack
 class Loader:
     """How to load the networks that a recipe names.
 
-    generator, discriminator: a candidate's, by its id. companion: what a strategy made, by its id FOLDER/NAME.
+    generator, discriminator: a candidate's, by its id. companion: any other network, by FOLDER/NAME.
     """
 
     generator: Callable[[str], nn.Module]
@@ -35,6 +37,8 @@ def build_sampler(recipe: dict[str, Any], load: Loader, device: torch.device | s
     `{"kind": "vote", "source": ..., "critics": [ID, ...], "draws": K}`
     `{"kind": "refine", "weights": [W, ...], "parts": [...], "critics": [ID, ...], "readings": [{"slope": S,
     "intercept": I}, ...], "steps": K, "step_size": E}`
+    `{"kind": "rejection", "source": ..., "tries": K, "acceptance": A, "companions": {"ratio": FOLDER/NAME, EXTRACTOR:
+    FOLDER/NAME, ...}}`
     `{"kind": "stack", "parts": [...], "companions": {"combiner": FOLDER/NAME}}`
     A node that needs other networks than those of candidates names them under `companions`, by their use. Raises
     `ChorusError` for an unknown kind.
@@ -63,6 +67,12 @@ def build_sampler(recipe: dict[str, Any], load: Loader, device: torch.device | s
         case {"kind": "stack", "companions": companions}:
             generators = [load.generator(part["id"]) for part in node["parts"]]
             return CandidateSampler(Stack(generators, load.companion(companions["combiner"])), device)
+        case {"kind": "rejection", "companions": companions}:
+            ratio = load.companion(companions["ratio"])
+            assert isinstance(ratio, Ratio)
+            networks = {name: load.companion(companions[name]) for name in ratio.extractors}
+            rating = ImageRatio(ratio, networks).to(device).eval()
+            return RejectionSampler(build(node["source"]), rating, node["tries"], node["acceptance"])
     raise ChorusError(f"unknown sampler kind {recipe.get('kind')!r} in the recipe: this code is older than the model")
 
 

@@ -67,8 +67,8 @@ class FusedModel(PythonModel):
         labels = torch.from_numpy(model_input["label"].to_numpy(dtype=np.int64, copy=True))
         try:
             # No row still gives an array of the right shape: nothing of one image.
-            count = max(len(labels), 1)
-            batches = list(self.sampler.sample(count, seed=int(wanted["seed"]), labels=labels))
+            asked = labels if len(labels) else torch.tensor([-1])
+            batches = list(self.sampler.sample(len(asked), seed=int(wanted["seed"]), labels=asked))
         except self.errors.ChorusError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from error
         images = torch.cat(batches)[: len(labels)].permute(0, 2, 3, 1).contiguous().numpy()

@@ -16,11 +16,11 @@ from pipeline.evaluation.ruler import DECIDES, views
 from pipeline.files import write_json
 from pipeline.fusion.kinds import networks_of
 from pipeline.fusion.samplers import draw
-from pipeline.fusion.strategies._base import NotApplicableError, Problem, strategy
+from pipeline.fusion.strategies._base import Fusion, NotApplicableError, Problem, strategy
 from pipeline.project import Project
 from pipeline.racing.branches import Branching
 from pipeline.randomness import derive_seed
-from pipeline.recipes import load_sampler
+from pipeline.recipes import EXTRACTORS, load_sampler
 from pipeline.stages._material import material_of
 from pipeline.stages._pool import halves_of_val, read_pool, remove_former, without_worse_siblings
 from pipeline.weights import SCHEMA, copy_snapshot, save_companion
@@ -42,7 +42,7 @@ def run(project: Project) -> None:
         compared = f"{DECIDES} {found.siblings:.4f} with them, {found.plain:.4f} with plain continuations"
         print(f"fuse  siblings in {found.family} {verdict}: {compared}", flush=True)
     seed = derive_seed(project.params.seed, "fuse", "fit")
-    problem = Problem.of(pool, fit, project.params.fusion, seed, material_of(project, runtime))
+    problem = Problem.of(pool, fit, project.params.fusion, seed, material_of(project, runtime), rulers)
     extractors = load_extractors(project.reference, [r.extractor for r in rulers], runtime.device, project.weights)
 
     def score(images: Tensor) -> float:
@@ -76,12 +76,20 @@ def try_strategy(
         fusion = strategy(name)(problem)
     except NotApplicableError as reason:
         return {"name": name, "skipped": str(reason)}
-    for identity, own in fusion.companions.items():
-        save_companion(project.snapshot(identity), own.config, own.network)
+    write_companions(project, fusion)
     sampler = load_sampler(fusion.recipe, project.snapshot, runtime.device)
     images = draw(sampler, project.params.evaluation.samples, seed=derive_seed(project.params.seed, "fuse", name))
     evidence = {**fusion.evidence, "choose": score(images), "cost": sampler.cost, "samples": len(images)}
     return {"name": name, "recipe": fusion.recipe, "classes": sampler.classes, "evidence": evidence}
+
+
+def write_companions(project: Project, fusion: Fusion) -> None:
+    """Write the networks that a strategy made, and a copy of each extractor that its recipe needs."""
+    for name in networks_of(fusion.recipe):
+        if own := fusion.companions.get(name):
+            save_companion(project.snapshot(name), own.config, own.network)
+        elif name.startswith(f"{EXTRACTORS}/"):
+            copy_snapshot(project.reference / name, project.snapshot(name), {"model"})
 
 
 def write(

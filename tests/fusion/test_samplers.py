@@ -5,7 +5,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from pipeline.errors import ChorusError
+from pipeline.evaluation.networks import NetworkConfig, build
 from pipeline.fusion.kinds import Loader, build_sampler, networks_of
+from pipeline.fusion.ratio import Ratio
+from pipeline.fusion.rejection import RejectionSampler
 from pipeline.fusion.samplers import (
     BLOCK,
     AverageSampler,
@@ -48,6 +51,13 @@ class Brightness(nn.Module):
         return images.mean((1, 2, 3))
 
 
+class LogBrightness(Brightness):
+    """Accepts an image with a probability that is its brightness, from 0 for black to 1 for white."""
+
+    def forward(self, images, y=None):
+        return (super().forward(images).double() / 2 + 0.5).clamp(min=0).log()
+
+
 class ClassCritic(nn.Module):
     """Prefers dark images of class 0, and bright ones of class 1 or of no asked class."""
 
@@ -78,6 +88,8 @@ def samplers():
         "nested": MixtureSampler([mixture, parts[0]], [0.5, 0.5]),
         "average": AverageSampler(parts, [0.5, 0.5]),
         "vote": VoteSampler(mixture, [Brightness()], draws=3),
+        "rejection": RejectionSampler(mixture, LogBrightness(), tries=5, acceptance=0.7),
+        "rejection of a conditional": RejectionSampler(conditional(), LogBrightness(), tries=5, acceptance=0.7),
         "conditional": conditional(),
         "partly conditional": MixtureSampler([parts[0], conditional()], [0.5, 0.5]),
     }
@@ -161,7 +173,7 @@ def test_a_class_that_does_not_exist_is_refused(label):
         draw(conditional(), 2, seed=0, labels=torch.tensor([1, label]))
 
 
-@pytest.mark.parametrize("kind", ["conditional", "partly conditional"])
+@pytest.mark.parametrize("kind", ["conditional", "partly conditional", "rejection of a conditional"])
 def test_asked_classes_are_delivered(kind):
     labels = torch.arange(600) % 3
     assert torch.equal(class_of(draw(samplers()[kind], 600, seed=0, labels=labels)), labels)
@@ -174,7 +186,7 @@ def test_classes_come_by_their_shares_where_none_is_asked():
     assert torch.equal(images, draw(conditional(), 6000, seed=0, labels=torch.full((6000,), -1)))
 
 
-@pytest.mark.parametrize("kind", ["conditional", "partly conditional"])
+@pytest.mark.parametrize("kind", ["conditional", "partly conditional", "rejection of a conditional"])
 @settings(max_examples=15, deadline=None)
 @given(labels=st.lists(st.integers(-1, 2), min_size=1, max_size=520), seed=st.integers(0, 2**63 - 1))
 def test_a_row_of_any_class_is_what_it_is_without_labels(kind, labels, seed):
@@ -237,6 +249,16 @@ def test_a_recipe_builds_and_tells_what_it_needs():
         "b/r0/1": {"generator"},
         "c/r0/1": {"discriminator"},
     }
+
+
+def test_a_rejection_takes_its_source_its_ratio_and_extractors():
+    companions = {"ratio": "ratios/mine", "seen": "extractors/seen"}
+    recipe = {"kind": "rejection", "source": RECIPE, "companions": companions, "tries": 3, "acceptance": 0.5}
+    found = {"ratios/mine": Ratio(["seen"], 16, 2), "extractors/seen": build(NetworkConfig("plain", 1, 2, 16))}
+    sampler = build_sampler(recipe, Loader(lambda name: Linear(0.1), lambda name: Brightness(), found.get))
+    assert draw(sampler, 5, seed=0).shape == (5, 1, 2, 2)
+    made = {"ratios/mine": {"model"}, "extractors/seen": {"model"}}
+    assert networks_of(recipe) == networks_of(RECIPE) | made
 
 
 def test_an_unknown_kind_is_named():

@@ -1,7 +1,7 @@
 """What a strategy is given, what it returns, and the registry."""
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.evaluation.frechet import Matrix, Views, mean_distance
-from pipeline.evaluation.ruler import Real
+from pipeline.evaluation.ruler import Real, Ruler
 from pipeline.params import Fusion as Settings
 
 
@@ -60,7 +60,8 @@ class Problem:
     """What strategies are fitted on: the pool, and the real images of the part of `val` that is there to fit.
 
     settings: the section `fusion` of params.yaml. seed: of what a strategy draws. distances: that of each candidate
-    alone, by id. material: images and networks, None where there are features alone.
+    alone, by id. material: images and networks, None where there are features alone. rulers: those that decide, through
+    which all features are seen.
     """
 
     pool: tuple[Candidate, ...]
@@ -69,6 +70,7 @@ class Problem:
     seed: int
     distances: dict[str, float]
     material: Material | None = None
+    rulers: tuple[Ruler, ...] = ()
 
     @classmethod
     def of(
@@ -78,8 +80,10 @@ class Problem:
         settings: Settings,
         seed: int = 0,
         material: Material | None = None,
+        rulers: Sequence[Ruler] = (),
     ) -> "Problem":
-        return cls(pool, real, settings, seed, {c.id: mean_distance(c.views, real.views) for c in pool}, material)
+        distances = {c.id: mean_distance(c.views, real.views) for c in pool}
+        return cls(pool, real, settings, seed, distances, material, tuple(rulers))
 
     def ranked(self) -> list[Candidate]:
         """Return the pool, nearest to the real images first; equal distances in the order of ids."""

@@ -1,0 +1,69 @@
+"""Rejection sampling by a density ratio."""
+
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from pipeline.fusion.samplers import BLOCK, Sampler, indexed
+from pipeline.randomness import derive_seed, generator
+
+
+class RejectionSampler(Sampler):
+    """Images of `source`, each kept with a probability that a ratio gives (von Neumann 1951; Azadi et al. 2019).
+
+    ratio: maps images B×C×H×W to the logarithms of the probabilities; values above 0 count as 0. Where `tries` images
+    were rejected, the one that it rates highest is delivered. acceptance: the share that is accepted, as measured when
+    the ratio was fitted. Source and ratio know the images of an asked class as any others.
+
+    An image costs (a draw from the source + a pass of the ratio) / acceptance. The ratio's pass is counted in units of
+    a generator's by floating-point operations, so a small generator makes it dear.
+    """
+
+    def __init__(self, source: Sampler, ratio: nn.Module, tries: int, acceptance: float) -> None:
+        self.source, self.ratio, self.tries, self.acceptance = source, ratio, tries, acceptance
+        self.classes = source.classes
+
+    @property
+    def cost(self) -> float:
+        return (self.source.cost + self.rating_cost) / self.acceptance
+
+    @cached_property
+    def rating_cost(self) -> float:
+        """Operations of the ratio's pass over those of a generator's pass."""
+        rows = torch.arange(BLOCK)
+        with FlopCounterMode(display=False) as drawing:
+            images = self.source.at(rows, 0)
+        with FlopCounterMode(display=False) as rating, torch.inference_mode():
+            self.ratio(images)
+        return self.source.cost * rating.get_total_flops() / drawing.get_total_flops()
+
+    @torch.inference_mode()
+    def at(self, rows: Tensor, seed: int, labels: Tensor | None = None) -> Tensor:
+        # Try k of image i is image i of the source's k-th stream, whatever becomes of the other images.
+        left = torch.arange(len(rows))
+        images, best = torch.empty(0), torch.full((len(rows),), -torch.inf, dtype=torch.float64)
+        for attempt in range(self.tries):
+            stream = derive_seed(seed, "try", attempt)
+            drawn = self.source.at(rows[left], stream, None if labels is None else labels[left])
+            rated = self.ratio(drawn).cpu()
+            accepted = _uniform(rows[left], stream).log() < rated
+            # What is rejected for good leaves the best that was seen.
+            kept = accepted | (rated > best[left])
+            if attempt == 0:
+                images, kept = drawn, torch.ones_like(kept)
+            else:
+                images[left[kept]] = drawn[kept]
+            best[left[kept]] = rated[kept]
+            left = left[~accepted]
+            if not len(left):
+                break
+        return images
+
+
+def _uniform(rows: Tensor, seed: int) -> Tensor:
+    """Return B float64 uniform in [0, 1); row i depends on (seed, i) alone."""
+    return indexed(
+        rows, lambda block: torch.rand(BLOCK, generator=generator(seed, "accept", block), dtype=torch.float64)
+    )
