@@ -91,7 +91,15 @@ def write_project(root: Path) -> None:
 def write_judgement(root: Path, winner: str = "weighted") -> None:
     """Write `strategies.json`, `report/metrics.json` and the figures."""
     recipe = read_json(root / "models" / "fused" / "recipe.json")["recipe"]
-    rows = [{"name": winner, "recipe": recipe, "classes": 0, "evidence": {"fit": 1.0, "choose": 1.1, "cost": 1.0}}]
+    rows = [
+        {
+            "name": winner,
+            "recipe": recipe,
+            "classes": 0,
+            "why": "the winner",
+            "evidence": {"fit": 1.0, "choose": 1.1, "cost": 1.0},
+        }
+    ]
     pool = {f"mlp/{member}/000001000": 2.0 for member in MEMBERS}
     strategies = {"schema": 1, "decided_by": DECIDES, "winner": winner, "pool": pool, "strategies": rows}
     write_json(root / "models" / "fused" / "strategies.json", strategies)

@@ -4,11 +4,12 @@ from pipeline.params.family import Family, Regularisers
 from pipeline.params.fields import registered
 from pipeline.params.racing import Budget, Racing
 from pipeline.params.reading import missing_sections, parse_params, read_params
-from pipeline.params.sections import OWN_EXTRACTORS, PRETRAINED, Compute, Data, Fusion, Params, Splits, conflict
+from pipeline.params.sections import AUTO, OWN_EXTRACTORS, PRETRAINED, Compute, Data, Fusion, Params, Splits, conflict
 from pipeline.params.student import Choose, Student
 from pipeline.params.warm import WarmStart
 
 __all__ = [
+    "AUTO",
     "OWN_EXTRACTORS",
     "PRETRAINED",
     "Budget",

@@ -136,8 +136,14 @@ class Evaluation(Section):
     neighbours: Count = 3
 
 
+AUTO = "auto"
+
+
 class Fusion(Section):
+    """strategy: which of `strategies` is shipped; `auto`: the one that val chooses."""
+
     strategies: list[str] = Field(default=list(registered(pipeline.fusion.strategies)), min_length=1)
+    strategy: str = AUTO
     fit_fraction: Annotated[float, Field(gt=0, lt=1, strict=True)] = 0.5
     vote_draws: Several = 4
     min_members: Count = 1
@@ -153,6 +159,9 @@ class Fusion(Section):
                 raise ValueError(f"unknown strategy '{name}'; allowed: {', '.join(allowed)}")
         if len(set(self.strategies)) < len(self.strategies):
             raise ValueError("a strategy is named twice")
+        if self.strategy not in (AUTO, *self.strategies):
+            known = ", ".join([AUTO, *self.strategies])
+            raise ValueError(f"strategy '{self.strategy}' is not in strategies; allowed: {known}")
         return self
 
 

@@ -12,7 +12,7 @@ STUDENT, CONTROL = "student", "control"  # what is trained: on the teacher's ima
 
 def teacher_recipe(project: Project) -> dict[str, Any]:
     """Return the recipe of the fused sampler."""
-    return dict(read_json(project.fused / "recipe.json")["recipe"])
+    return dict(read_json(project.students / "teacher.json")["recipe"])
 
 
 def teacher_hash(project: Project) -> str:

@@ -1,28 +1,27 @@
 """Fit every strategy on one part of `val`, choose on the other, and write the winner with the weights it needs."""
 
 import shutil
-from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
-
-from torch import Tensor
 
 from pipeline.compute import Runtime, set_up
 from pipeline.errors import ChorusError
 from pipeline.evaluation import store
-from pipeline.evaluation.extractors import load_extractors
-from pipeline.evaluation.frechet import mean_distance
-from pipeline.evaluation.ruler import DECIDES, views
+from pipeline.evaluation.ruler import DECIDES
 from pipeline.files import write_json
+from pipeline.fusion.choice import Entrant, choose, verdict
 from pipeline.fusion.kinds import networks_of
 from pipeline.fusion.samplers import draw
 from pipeline.fusion.strategies._base import Fusion, NotApplicableError, Problem, strategy
+from pipeline.params import AUTO
+from pipeline.params import Fusion as Settings
 from pipeline.project import Project
 from pipeline.racing.branches import Branching
 from pipeline.randomness import derive_seed
 from pipeline.recipes import EXTRACTORS, load_sampler
 from pipeline.stages._material import material_of
 from pipeline.stages._pool import halves_of_val, read_pool, remove_former, without_worse_siblings
+from pipeline.stages._scoring import Scorer
 from pipeline.weights import SCHEMA, copy_snapshot, save_companion
 
 
@@ -35,7 +34,7 @@ def run(project: Project) -> None:
     runtime = set_up(project.params.compute)
     remove_former(project, "fuse")
     rulers = store.deciding_rulers(project.reference)
-    fit, choose = halves_of_val(project, rulers)
+    fit, _ = halves_of_val(project, rulers)
     pool, siblings = without_worse_siblings(project, read_pool(project, rulers), fit)
     for found in siblings:
         verdict = "kept" if found.kept else "left out"
@@ -43,44 +42,69 @@ def run(project: Project) -> None:
         print(f"fuse  siblings in {found.family} {verdict}: {compared}", flush=True)
     seed = derive_seed(project.params.seed, "fuse", "fit")
     problem = Problem.of(pool, fit, project.params.fusion, seed, material_of(project, runtime), rulers)
-    extractors = load_extractors(project.reference, [r.extractor for r in rulers], runtime.device, project.weights)
-
-    def score(images: Tensor) -> float:
-        features = {name: extractor.features(images).values for name, extractor in extractors.items()}
-        return mean_distance(views(rulers, features), choose.views)
+    scorer = Scorer.load(project, runtime)
 
     shutil.rmtree(project.fused, ignore_errors=True)
-    rows = []
+    rows, entrants = [], []
     for name in project.params.fusion.strategies:
-        row = try_strategy(project, runtime, name, problem, score)
-        verdict = (
-            row.get("skipped") or f"{DECIDES} {row['evidence']['choose']:.4f} at {row['evidence']['cost']:g} passes"
-        )
-        print(f"fuse  {name:<18}{verdict}", flush=True)
+        row, entrant = try_strategy(project, runtime, name, problem, scorer)
+        print(f"fuse  {name:<18}{row.get('skipped') or in_short(row['evidence'])}", flush=True)
         rows.append(row)
-    scored = [row for row in rows if "skipped" not in row]
-    if not scored:
-        reasons = "; ".join(f"{row['name']}: {row['skipped']}" for row in rows)
-        raise ChorusError(f"no strategy in fusion.strategies applies ({reasons}); add 'best'")
-    # Equal distances go to the cheaper sampler.
-    winner = min(scored, key=lambda row: (row["evidence"]["choose"], row["evidence"]["cost"]))
-    print(f"fuse  the winner on val is {winner['name']}", flush=True)
+        entrants += [entrant] if entrant else []
+    winner = pick(project.params.fusion, rows, entrants)
     write(project, problem, rows, winner, siblings)
 
 
+def pick(settings: Settings, rows: list[dict[str, Any]], entrants: list[Entrant]) -> dict[str, Any]:
+    """Return the winner's row, and write into each row how the strategy came out.
+
+    Raises `ChorusError` where none applies, or that does not which params.yaml wants.
+    """
+    skipped = {row["name"]: row["skipped"] for row in rows if "skipped" in row}
+    if not entrants:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in skipped.items())
+        raise ChorusError(f"no strategy in fusion.strategies applies ({reasons}); add 'best'")
+    if settings.strategy in skipped:
+        raise ChorusError(
+            f"fusion.strategy = '{settings.strategy}' does not apply: {skipped[settings.strategy]}; "
+            f"choose another one, or '{AUTO}'"
+        )
+    if settings.strategy == AUTO:
+        winner = choose(entrants)
+        print(f"fuse  the winner on val is {winner.name}", flush=True)
+    else:
+        (winner,) = (entrant for entrant in entrants if entrant.name == settings.strategy)
+        print(f"fuse  fusion.strategy wants {winner.name}; on val the winner were {choose(entrants).name}", flush=True)
+    for row, entrant in zip((row for row in rows if "skipped" not in row), entrants, strict=True):
+        row["why"] = verdict(entrant, winner) if settings.strategy == AUTO else "fusion.strategy names the winner"
+    return next(row for row in rows if row["name"] == winner.name)
+
+
+def in_short(evidence: dict[str, Any]) -> str:
+    """Return a row's outcome for the terminal."""
+    noise = "" if evidence["noise"] is None else f" ± {evidence['noise']:.4f}"
+    return f"{DECIDES} {evidence['choose']:.4f}{noise} at {evidence['cost']:g} passes"
+
+
 def try_strategy(
-    project: Project, runtime: Runtime, name: str, problem: Problem, score: Callable[[Tensor], float]
-) -> dict[str, Any]:
-    """Return a strategy's row: its recipe, and the score of fresh samples on the part of val that it never saw."""
+    project: Project, runtime: Runtime, name: str, problem: Problem, scorer: Scorer
+) -> tuple[dict[str, Any], Entrant | None]:
+    """Return a strategy's row, and what takes part in the choice where it applies.
+
+    It is measured by fresh samples on the part of val that it never saw.
+    """
     try:
         fusion = strategy(name)(problem)
     except NotApplicableError as reason:
-        return {"name": name, "skipped": str(reason)}
+        return {"name": name, "skipped": str(reason)}, None
     write_companions(project, fusion)
     sampler = load_sampler(fusion.recipe, project.snapshot, runtime.device)
     images = draw(sampler, project.params.evaluation.samples, seed=derive_seed(project.params.seed, "fuse", name))
-    evidence = {**fusion.evidence, "choose": score(images), "cost": sampler.cost, "samples": len(images)}
-    return {"name": name, "recipe": fusion.recipe, "classes": sampler.classes, "evidence": evidence}
+    score = scorer.score(images)
+    evidence = {**fusion.evidence, "choose": score.distance, "noise": score.noise, "cost": sampler.cost}
+    row = {"name": name, "recipe": fusion.recipe, "classes": sampler.classes}
+    row["evidence"] = evidence | {"samples": len(images)}
+    return row, Entrant(name, sampler.cost, score.distance, score.estimates)
 
 
 def write_companions(project: Project, fusion: Fusion) -> None:

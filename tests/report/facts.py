@@ -105,6 +105,8 @@ def strategies() -> dict[str, Any]:
         {"name": name, "recipe": recipe(), "evidence": {"fit": v * 0.9, "choose": v, "cost": 1.0, "samples": 2000}}
         for name, v in STRATEGIES.items()
     ]
+    for row in rows:
+        row["why"] = "the winner" if row["name"] == "weighted" else "weighted is nearer at the same cost"
     rows[2]["evidence"] |= {"kkt_residual": 3e-7, "weights": {"dcgan/r0/000200000": 0.46}}
     rows.append({"name": "vote", "skipped": "no candidate has a discriminator"})
     pool = {f"{name}/000200000": distance for name, distance in MEMBERS.items()}

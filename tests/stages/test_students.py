@@ -228,7 +228,7 @@ def test_without_students_what_was_fused_is_chosen(folder: Path) -> None:
 
 def test_a_student_of_another_sampler_or_other_weights_is_refused(folder: Path) -> None:
     target = Project.load(folder)
-    recipe = target.fused / "recipe.json"
+    recipe = target.students / "teacher.json"
     write_json(recipe, read_json(recipe) | {"recipe": {"kind": "candidate", "id": "gan/r1/000001024"}})
     with pytest.raises(ChorusError, match="small learnt from another sampler"):
         choose.run(target)
