@@ -127,6 +127,11 @@ def write_judgement(root: Path, winner: str = "weighted") -> None:
         "floor_images": [96, 64],
         "accuracy": {"selfsup": None},
         "warnings": [],
+        "classes": None,
+        "memorisation": [
+            {"name": winner, "kind": "strategy", "authentic": 0.5}
+            | {"in_train": 0.8, "by_chance": 0.8, "distance_ratio": 1.0}
+        ],
         "arms": [
             {"name": name, "kind": kind, "cost": 1.0, "metrics": {DECIDES: d, "fd16_selfsup": d}}
             for name, kind, d in arms
@@ -140,5 +145,5 @@ def write_judgement(root: Path, winner: str = "weighted") -> None:
         },
     }
     write_json(root / "report" / "metrics.json", metrics)
-    for name in ("real", "member/mlp-r0", "member/mlp-r1", f"strategy/{winner}"):
+    for name in ("real", "member/mlp-r0", "member/mlp-r1", f"strategy/{winner}", f"nearest/{winner}"):
         write_png(root / "report" / "figures" / f"{name}.png", np.zeros((8, 8, 3), np.uint8))

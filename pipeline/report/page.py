@@ -22,10 +22,11 @@ class Facts:
     model, version: name and number of the registered version. metrics: `report/metrics.json`. strategies:
     `models/fused/strategies.json`. students: `models/chosen/students.json`. recipe: of the sampler that is shipped.
     manifest: `data/prepared/manifest.json`. quarantine: the first quarantined files as (name, reason). histories: rows
-    of `history.json` by member. pictures: PNG bytes by caption, in their order. failed: why members
-    failed, after how many thousand training images and in which rung, by name. lineage: what the result was made from,
-    by name. details: longer lists of that, by title. race: `table.json` of each later rung, in their order. siblings:
-    what became of those that members divided into in the last rung, as in `strategies.json`.
+    of `history.json` by member. pictures: PNG bytes by caption, in their order. nearest: PNG bytes of images beside
+    their nearest training images, by what drew them. failed: why members failed, after how many thousand training
+    images and in which rung, by name. lineage: what the result was made from, by name. details: longer lists of that,
+    by title. race: `table.json` of each later rung, in their order. siblings: what became of those that
+    members divided into in the last rung, as in `strategies.json`.
     """
 
     model: str
@@ -41,6 +42,7 @@ class Facts:
     failed: Mapping[str, tuple[str, float, int]]
     lineage: Mapping[str, str]
     details: Mapping[str, Mapping[str, str]]
+    nearest: Mapping[str, bytes]
     race: Sequence[Mapping[str, Any]] = ()
     siblings: Sequence[Mapping[str, Any]] = ()
 
@@ -81,6 +83,8 @@ def render(facts: Facts) -> str:
         shares_svg=charts.stacked([share for _, share in shares]),
         evidence=tables.evidence_columns(facts.strategies),
         pictures={caption: png_address(content) for caption, content in facts.pictures.items()},
+        nearest={name: png_address(content) for name, content in facts.nearest.items()},
+        classes=tables.class_rows(facts.metrics["classes"]),
         curves=[learning_curves(member, rows) for member, rows in facts.histories.items() if rows],
     )
 

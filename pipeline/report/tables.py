@@ -38,6 +38,15 @@ class Headline:
         return 1 - self.shipped / self.member if self.member else 0.0
 
 
+@dataclass(frozen=True)
+class ClassRow:
+    """One class: its name, its held-out images, and of real images and each arm (coverage, share of their images)."""
+
+    name: str
+    images: int
+    arms: list[tuple[float | None, float | None]]
+
+
 def number(value: float | None) -> str:
     """Write a number with as many digits as tell it from its neighbours; a dash for none."""
     if value is None or not math.isfinite(value):
@@ -90,6 +99,26 @@ def headlines(metrics: Mapping[str, Any]) -> list[Headline]:
     own = shipped(metrics)["metrics"]
     member = arm(metrics, metrics["best_member"], "member")["metrics"]
     return [Headline(name, own[name], member[name], metrics["floor"].get(name)) for name in metrics["headline"]]
+
+
+def class_rows(classes: Mapping[str, Any] | None) -> list[ClassRow]:
+    """Return the rows of the table of classes: what the first arm covers least comes first, empty ones last."""
+    if classes is None:
+        return []
+    rows = [
+        ClassRow(
+            name,
+            classes["counts"][i],
+            [(arm["coverage"][i], arm["share"][i] if arm["share"] else None) for arm in classes["rows"]],
+        )
+        for i, name in enumerate(classes["names"])
+    ]
+
+    def place(row: ClassRow) -> tuple[bool, float]:
+        coverage = row.arms[1][0]
+        return coverage is None, coverage or 0.0
+
+    return sorted(rows, key=place)
 
 
 def verdict(metrics: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:

@@ -19,6 +19,7 @@ from pipeline.project import Project
 from pipeline.randomness import derive_seed
 from pipeline.recipes import load_sampler
 from pipeline.stages._classifiers import ask_classifiers, compared
+from pipeline.stages._examined import Drawn, examine
 from pipeline.stages._students import read_measured
 from pipeline.stages._teacher import STUDENT
 from pipeline.weights import SCHEMA
@@ -42,21 +43,26 @@ def run(project: Project) -> None:
     write_png(figures / "real.png", grid(some_real))
 
     arms: list[dict[str, Any]] = []
+    drawn: dict[int, Drawn] = {}
     warnings: set[str] = set()
     listed = [*arms_of(fused), *students_of(project)]
+    examined = compared(listed, chosen, best_member(fused))
     for arm in listed:
         sampler = load_sampler(arm["recipe"], project.snapshot, runtime.device)
         fresh = derive_seed(project.params.seed, "judge", arm["name"])
         images = draw(sampler, project.params.judge.samples, seed=fresh)
         write_png(figures / arm["kind"] / f"{arm['name'].replace('/', '-')}.png", grid(images[:SHOWN]))
         metrics: dict[str, float] = {}
-        for name in names:
-            features = extractors[name].features(images)
+        found = {name: extractors[name].features(images) for name in names}
+        for name, features in found.items():
             seed = derive_seed(project.params.seed, "judge", name)
             neighbours = project.params.evaluation.neighbours
             metrics |= measure(features, real[name], rulers[name], neighbours=neighbours, seed=seed)
             warnings |= set(warnings_of(features, real[name], rulers[name]))
         metrics[DECIDES] = decisive(metrics, [rulers[name] for name in reference["selection"]])
+        if arm in examined:
+            about = {key: arm[key] for key in ("name", "kind")}
+            drawn[examined.index(arm)] = Drawn(about, images, found)
         arms.append({"name": arm["name"], "kind": arm["kind"], "cost": sampler.cost, "metrics": metrics})
         shown = "  ".join(f"{rulers[name].name} {metrics[rulers[name].name]:.3f}" for name in names)
         print(f"judge  {arm['name']:<20}{shown}", flush=True)
@@ -78,7 +84,8 @@ def run(project: Project) -> None:
             "accuracy": {name: facts["accuracy"] for name, facts in reference["extractors"].items()},
             "warnings": sorted(warnings),
             "arms": arms,
-            "classifiers": ask_classifiers(project, runtime, compared(listed, chosen, best_member(fused))),
+            "classifiers": ask_classifiers(project, runtime, examined),
+            **examine(project, runtime.device, [drawn[place] for place in sorted(drawn)]),
         },
     )
 

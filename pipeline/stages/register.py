@@ -216,6 +216,7 @@ def gather(inputs: Inputs, version: Version, parent: Run, runs: dict[str, str]) 
             name: (fault["reason"], fault["nimg"] / 1000, fault["rung"]) for name, fault in failures(project).items()
         },
         pictures=pictures(project.report / "figures", inputs.metrics),
+        nearest=nearest(project.report / "figures", inputs.metrics),
         lineage={
             "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
             "commit": lineage.commit,
@@ -250,6 +251,12 @@ def pictures(figures: Path, metrics: dict[str, Any]) -> dict[str, bytes]:
     if shipped["kind"] == "student":
         files[f"Its student: {shipped['name']}"] = figures / "student" / f"{shipped['name']}.png"
     return {caption: path.read_bytes() for caption, path in files.items()}
+
+
+def nearest(figures: Path, metrics: dict[str, Any]) -> dict[str, bytes]:
+    """Return the sheets of images beside their nearest training images by the name of what drew them."""
+    names = [row["name"] for row in metrics["memorisation"] if row["kind"] != "real"]
+    return {name: (figures / "nearest" / f"{name.replace('/', '-')}.png").read_bytes() for name in names}
 
 
 def verify(project: Project) -> None:

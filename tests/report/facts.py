@@ -55,6 +55,8 @@ def metrics() -> dict[str, Any]:
         "warnings": ["fd_classifier: 270 real images for 64 features; read fd16_classifier or kid_classifier instead"],
         "arms": arms,
         "classifiers": classifiers(),
+        "classes": classes(),
+        "memorisation": memorisation(),
     }
 
 
@@ -91,6 +93,29 @@ def classifiers() -> dict[str, Any]:
 
 def share(value: float) -> dict[str, float]:
     return {"share": value, "low": value - 0.021, "high": value + 0.019}
+
+
+SEEN = [("real images", "real"), ("weighted", "strategy"), ("dcgan/r0", "member")]
+
+
+def classes() -> dict[str, Any]:
+    """Return the part of `report/metrics.json` that tells of classes; the last one has no held-out images."""
+    covered = [[0.9 - i / 50 - place / 10 for i in range(9)] + [None] for place in range(3)]
+    rows = [
+        {"name": name, "kind": kind, "coverage": values, "share": [0.1] * 10}
+        for (name, kind), values in zip(SEEN, covered, strict=True)
+    ]
+    counts = [30] * 9 + [0]
+    return {"judge": "classifier-b", "neighbours": 3, "names": list("0123456789"), "counts": counts, "rows": rows}
+
+
+def memorisation() -> list[dict[str, Any]]:
+    """Return the part of `report/metrics.json` that tells of copies."""
+    values = [(0.41, 0.768, 1.004), (0.62, 0.771, 0.998), (0.12, 0.93, None)]
+    return [
+        {"name": name, "kind": kind, "authentic": a, "in_train": b, "by_chance": 0.769, "distance_ratio": c}
+        for (name, kind), (a, b, c) in zip(SEEN, values, strict=True)
+    ]
 
 
 def recipe() -> dict[str, Any]:
@@ -193,6 +218,7 @@ def facts() -> Facts:
             "The best member, dcgan/r0": picture(60),
             "The fusion, weighted": picture(25),
         },
+        nearest={"weighted": picture(30), "dcgan/r0": picture(60)},
         failed={"dcgan-hinge/r1": ("loss_g exploded to 3.1e+04", 75.0, 1)},
         lineage={
             "made": "2026-11-20 18:00 UTC",

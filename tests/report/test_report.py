@@ -214,3 +214,26 @@ def test_lines_leave_gaps() -> None:
     svg = charts.lines([0, 1, 2, 3], [[0.0, 1.0, float("nan"), 2.0]])
     assert svg.count("M") == 2
     assert charts.lines([0], [[float("nan")]]) == ""
+
+
+def test_page_shows_the_least_covered_class_first_and_empty_ones_last(page: str) -> None:
+    section = page.split("Which classes are covered?")[1].split("</section>")[0]
+    assert re.findall(r"<tr><th>(\d)</th>", section) == ["8", "7", "6", "5", "4", "3", "2", "1", "0", "9"]
+    assert "<tr><th>9</th><td>0</td><td>–</td><td>10.0 %</td>" in section
+    assert "87.5 %" in section
+    unlabelled = {**metrics(), "classes": None}
+    assert "Which classes are covered?" not in render(dataclasses.replace(facts(), metrics=unlabelled))
+
+
+def test_page_without_a_judge_that_knows_the_classes() -> None:
+    judged = metrics()
+    for row in judged["classes"]["rows"]:
+        row["share"] = None
+    assert "<td>90.0 %</td><td>–</td>" in render(dataclasses.replace(facts(), metrics=judged))
+
+
+def test_page_shows_the_likeliest_copies(page: str) -> None:
+    section = page.split("Is anything copied from the training images?")[1].split("</section>")[0]
+    assert "<th>real images</th><td>41.0 %</td><td>76.8 %</td><td>76.9 %</td><td>1.004</td>" in section
+    assert "<td>93.0 %</td><td>76.9 %</td><td>–</td>" in section
+    assert section.count("data:image/png;base64,") == 2

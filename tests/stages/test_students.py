@@ -216,6 +216,9 @@ def test_choose_keeps_the_fusion_or_ships_the_student(folder: Path) -> None:
     ]
     assert told[0]["low"] > 0.5  # of a student that learnt for a second
     assert all("unconditional" in row["skipped"] for row in metrics["classifiers"]["classification"]["rows"])
+    for rows in (metrics["memorisation"], metrics["classes"]["rows"]):
+        assert [row["name"] for row in rows] == ["real images", "small", "gan/r0"]
+    assert all((target.report / "figures" / "nearest" / f"{name}.png").exists() for name in ("small", "gan-r0"))
 
 
 def test_without_students_what_was_fused_is_chosen(folder: Path) -> None:
