@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.evaluation.frechet import Vector
 
@@ -12,8 +13,8 @@ from pipeline.evaluation.frechet import Vector
 class Optimum:
     """Weights on the simplex and the proof of their quality.
 
-    gap: the Frank-Wolfe gap w·g − min g ≥ 0; for a convex function no weights are better by more than it (Jaggi 2013,
-    section 2.2). It is zero exactly where the KKT conditions hold.
+    gap: the Frank-Wolfe gap w·g − min v·g ≥ 0 over all permitted v; for a convex function no weights are better by more
+    than it (Jaggi 2013, section 2.2). It is zero exactly where the KKT conditions hold.
     """
 
     weights: Vector
@@ -22,44 +23,78 @@ class Optimum:
     steps: int
 
 
+@dataclass(frozen=True)
+class Blocks:
+    """A product of simplices: the weights of each block sum to the block's own share.
+
+    block: N int64, the block of each weight; each in [0, B) holds at least one. shares: B, above 0, with a sum of 1.
+    """
+
+    block: NDArray[np.int64]
+    shares: Vector
+
+    @classmethod
+    def one(cls, count: int) -> "Blocks":
+        """Return the plain simplex of `count` weights."""
+        return cls(np.zeros(count, dtype=np.int64), np.ones(1))
+
+    def scaled(self, weights: Vector) -> Vector:
+        """Return positive weights scaled to the shares of their blocks."""
+        sums = np.bincount(self.block, weights, minlength=len(self.shares))
+        return weights * (self.shares / sums)[self.block]
+
+    def lowest(self, gradient: Vector) -> Vector:
+        """Return the smallest entry of the gradient in each block."""
+        smallest = np.full(len(self.shares), np.inf)
+        np.minimum.at(smallest, self.block, gradient)
+        return smallest
+
+
 def minimise(
     function: Callable[[Vector], tuple[float, Vector]],
-    count: int,
+    blocks: Blocks | int,
     *,
     tolerance: float = 1e-7,
     max_steps: int = 5000,
 ) -> Optimum:
-    """Minimise a convex function of `count` weights on the simplex by exponentiated gradient.
+    """Minimise a convex function of weights on a simplex, or on a product of them, by exponentiated gradient.
 
-    function: maps weights to (value, gradient). The step length grows while the value falls and is halved when it does
-    not (Kivinen and Warmuth 1997 with backtracking). Stops when the gap is below `tolerance` × max(1, |value|).
+    function: maps weights to (value, gradient). blocks: the product; a number is that of weights on one simplex. The
+    step length grows while the value falls and is halved when it does not (Kivinen and Warmuth 1997 with backtracking).
+    Stops when the gap is below `tolerance` × max(1, |value|).
     """
-    weights = np.full(count, 1 / count)
+    if isinstance(blocks, int):
+        blocks = Blocks.one(blocks)
+    weights = blocks.scaled(np.ones(len(blocks.block)))
     value, gradient = function(weights)
     rate = 1 / max(float(np.ptp(gradient)), 1e-12)
     for step in range(max_steps):
-        gap = gap_at(weights, gradient)
+        gap = gap_at(weights, gradient, blocks)
         if gap <= tolerance * max(1.0, abs(value)):
             return Optimum(weights, value, gap, step)
         while True:
             logits = np.log(np.maximum(weights, 1e-300)) - rate * gradient
-            trial = np.exp(logits - logits.max())
-            trial /= trial.sum()
+            # Each block's largest exponent is 0: none overflows, and no block vanishes.
+            trial = blocks.scaled(np.exp(logits + blocks.lowest(-logits)[blocks.block]))
             trial_value, trial_gradient = function(trial)
             # Armijo's rule for mirror descent: at least half of the decrease that the gradient promises.
-            if trial_value <= value + 0.5 * float(gradient @ (trial - weights)) or rate < 1e-12:
+            promised = float(gradient @ (weights - trial))
+            better = trial_value <= value - 0.5 * promised
+            # Below rounding there is nothing to be gained by shorter steps; values would go up and down for ever.
+            if better or not promised > 1e-15 * max(1.0, abs(value)):
                 break
             rate /= 2
-        if rate < 1e-12:
-            break  # no step along the gradient is an improvement any more: rounding
+        if not better:
+            break
         weights, value, gradient = trial, trial_value, trial_gradient
         rate *= 1.5
-    return Optimum(weights, value, gap_at(weights, gradient), step + 1)
+    return Optimum(weights, value, gap_at(weights, gradient, blocks), step + 1)
 
 
-def gap_at(weights: Vector, gradient: Vector) -> float:
-    """Return the Frank-Wolfe gap w·g − min g."""
-    return float(weights @ gradient - gradient.min())
+def gap_at(weights: Vector, gradient: Vector, blocks: Blocks | None = None) -> float:
+    """Return the Frank-Wolfe gap: w·g − min g on one simplex, w·g − Σ shareᵦ minᵦ g on a product of them."""
+    lowest = gradient.min() if blocks is None else blocks.shares @ blocks.lowest(gradient)
+    return float(weights @ gradient - lowest)
 
 
 def prune(weights: Vector, below: float = 1e-3) -> Vector:
