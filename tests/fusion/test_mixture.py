@@ -64,6 +64,17 @@ def test_identical_parts_share_and_nothing_breaks():
     assert np.isfinite(optimum.value)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_the_optimum_is_certified_beside_a_part_that_is_far_away(seed):
+    # Exponentiated gradient alone takes thousands of steps here, or stops where a weight has vanished too early.
+    rng = np.random.default_rng(seed)
+    shifts = (-3.0, -1.0, 1.1, 4.0, 30.0)
+    parts = [(frechet.moments(rng.normal(loc=(shift, 0), size=(1000, 2))),) for shift in shifts]
+    optimum = MeanDistance.of(parts, (frechet.moments(rng.normal(size=(1000, 2)) * [1.5, 1]),)).optimum()
+    assert optimum.gap <= 1e-7
+    assert optimum.weights[-1] == pytest.approx(0, abs=1e-6)
+
+
 def test_a_constant_part_has_a_finite_distance():
     samples, real = problem(3)
     constant = (np.zeros(4), np.zeros((4, 4)))
