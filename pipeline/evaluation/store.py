@@ -98,3 +98,18 @@ def candidate_stem(folder: Path, candidate: str, extractor: str) -> Path:
 def candidate_features(folder: Path, candidate: str, extractor: str) -> Features:
     """Return the features (memory-mapped) of a candidate's samples; `candidate` is FAMILY/MEMBER/SNAPSHOT."""
     return _read(candidate_stem(folder, candidate, extractor))
+
+
+def write_asked(folder: Path, candidate: str, classes: np.ndarray) -> None:
+    """Write the classes (int64 N) that the samples of a conditional candidate were asked for; folder as above."""
+    write_array(_asked(folder, candidate), classes)
+
+
+def read_asked(folder: Path, candidate: str) -> NDArray[np.int64] | None:
+    """Return the classes that a candidate's samples were asked for, None where it is unconditional."""
+    path = _asked(folder, candidate)
+    return np.array(read_array(path), dtype=np.int64) if path.exists() else None
+
+
+def _asked(folder: Path, candidate: str) -> Path:
+    return candidate_stem(folder, candidate, "asked").with_suffix(".npy")

@@ -9,6 +9,7 @@ from torch import nn
 
 from pipeline.errors import ChorusError
 from pipeline.fusion.critic import FusedCritic, Reading
+from pipeline.fusion.moe import MoeSampler
 from pipeline.fusion.ratio import ImageRatio, Ratio
 from pipeline.fusion.refine import RefineSampler
 from pipeline.fusion.rejection import RejectionSampler
@@ -39,6 +40,8 @@ def build_sampler(recipe: dict[str, Any], load: Loader, device: torch.device | s
     "intercept": I}, ...], "steps": K, "step_size": E}`
     `{"kind": "rejection", "source": ..., "tries": K, "acceptance": A, "companions": {"ratio": FOLDER/NAME, EXTRACTOR:
     FOLDER/NAME, ...}}`
+    `{"kind": "moe", "weights": [W, ...], "parts": [...], "by_class": true, "shares": [S, ...], "table": [[W, ...],
+    ...]}`, with a row of the table for each class; `weights` only tells what comes from each part in all
     `{"kind": "stack", "parts": [...], "companions": {"combiner": FOLDER/NAME}}`
     A node that needs other networks than those of candidates names them under `companions`, by their use. Raises
     `ChorusError` for an unknown kind.
@@ -73,6 +76,9 @@ def build_sampler(recipe: dict[str, Any], load: Loader, device: torch.device | s
             networks = {name: load.companion(companions[name]) for name in ratio.extractors}
             rating = ImageRatio(ratio, networks).to(device).eval()
             return RejectionSampler(build(node["source"]), rating, node["tries"], node["acceptance"])
+        case {"kind": "moe"}:
+            experts = [build(part) for part in node["parts"]]
+            return MoeSampler(experts, node["shares"], node["table"], by_class=node["by_class"])
     raise ChorusError(f"unknown sampler kind {recipe.get('kind')!r} in the recipe: this code is older than the model")
 
 

@@ -63,9 +63,9 @@ def minimise(
     """Minimise a convex function of weights on a simplex, or on a product of them.
 
     function: maps weights to (value, gradient). blocks: the product; a number is that of weights on one simplex. Stops
-    when the gap is below `tolerance` × max(1, |value|). Exponentiated gradient first, which finds the neighbourhood from
-    anywhere and copes with thousands of weights; then sequential quadratic programming (Kraft 1988), as a part that is
-    far away, or a weight that has vanished too early, makes short work of a first-order method.
+    when the gap is below `tolerance` × max(1, |value|). Exponentiated gradient comes first, as it finds the
+    neighbourhood from anywhere and copes with thousands of weights; then sequential quadratic programming (Kraft 1988):
+    a part that is far away, or a weight that has vanished too early, costs a first-order method thousands of steps.
     """
     if isinstance(blocks, int):
         blocks = Blocks.one(blocks)

@@ -175,6 +175,8 @@ def recipe_in_words(recipe: Mapping[str, Any]) -> str:
             )
         case {"kind": "stack"}:
             return "Each image is what a trained combiner makes of these members' images, for one shared latent."
+        case {"kind": "moe"}:
+            return "How often each of these draws an image depends on the image's class or group; these are the means."
         case {"kind": "vote", "draws": draws, "critics": critics}:
             return f"Of {draws} images drawn with these weights, the one that {len(critics)} discriminators like best."
     return f"A sampler of the kind {recipe['kind']}."

@@ -131,7 +131,9 @@ def read_family(project: Project, rulers: Sequence[Ruler], family: str, rung: in
         read = partial(relative_features, rulers, folder, entry["id"])
         critic = weights.parent / entry["id"] / "discriminator.safetensors"
         judge = file_hash(critic) if critic.exists() else None
-        found.append(Candidate(entry["id"], tuple(map(frechet.moments, read())), judge, read))
+        asked = store.read_asked(folder, entry["id"])
+        views = tuple(map(frechet.moments, read()))
+        found.append(Candidate(entry["id"], views, judge, read, entry["classes"], asked))
     return found
 
 

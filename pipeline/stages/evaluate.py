@@ -4,6 +4,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from pipeline.compute import Runtime, set_up
 from pipeline.errors import ChorusError
 from pipeline.evaluation import store
@@ -13,7 +15,7 @@ from pipeline.evaluation.metrics import measure, warnings_of
 from pipeline.evaluation.pictures import grid, write_png
 from pipeline.evaluation.ruler import DECIDES, Ruler, decisive
 from pipeline.files import read_json, tree_hash, write_json
-from pipeline.fusion.samplers import CandidateSampler, draw
+from pipeline.fusion.samplers import CandidateSampler, classes_of, draw
 from pipeline.project import FIRST, Project
 from pipeline.randomness import derive_seed
 from pipeline.stages._failures import failures_of
@@ -106,11 +108,16 @@ def evaluate_candidate(
     params = project.params
     _, member, snapshot = candidate.split("/")
     sampler = CandidateSampler(load_generator(weights / candidate, runtime.device)[0], runtime.device)
-    images = draw(sampler, params.evaluation.samples, seed=derive_seed(params.seed, "evaluate", candidate))
+    seed, count = derive_seed(params.seed, "evaluate", candidate), params.evaluation.samples
+    # The classes that it would draw by itself, so that they are known.
+    asked = classes_of(torch.arange(count), sampler.shares, seed)
+    images = draw(sampler, count, seed=seed, labels=asked)
     metrics: dict[str, float] = {}
     warnings: list[str] = []
     if bool((images == images[:1]).all()):
         warnings.append(f"{candidate}: all {len(images)} images are equal")
+    if asked is not None:
+        store.write_asked(folder, candidate, asked.numpy())
     for name, extractor in extractors.items():
         features = extractor.features(images)
         store.write_features(store.candidate_stem(folder, candidate, name), features)
@@ -119,7 +126,8 @@ def evaluate_candidate(
         warnings += warnings_of(features, real[name], rulers[name])
     metrics[DECIDES] = decisive(metrics, list(rulers.values()))
     write_png(folder / member / snapshot / "grid.png", grid(images[:SHOWN]))
-    return {"id": candidate, "member": member, "nimg": int(snapshot), "metrics": metrics, "warnings": warnings}
+    facts = {"id": candidate, "member": member, "nimg": int(snapshot), "classes": sampler.classes}
+    return {**facts, "metrics": metrics, "warnings": warnings}
 
 
 def log_to_members(project: Project, folder: Path, entries: list[dict[str, Any]]) -> None:

@@ -37,10 +37,10 @@ def project(root: Path, reference_settings: str = "") -> Project:
     return Project(root, parse_params(PARAMS % reference_settings))
 
 
-def write_members(target: Project, scale: float = 1.0) -> None:
+def write_members(target: Project, scale: float = 1.0, class_shares: tuple[float, ...] = ()) -> None:
     for member in ("r0", "r1"):
         for snapshot in SNAPSHOTS:
-            config = ModelConfig("mlp", 1, 8, 8, 8)
+            config = ModelConfig("mlp", 1, 8, 8, 8, class_shares=class_shares)
             with torch.random.fork_rng():
                 torch.manual_seed(derive_seed(member, snapshot))
                 network = architecture("mlp").generator(config)
@@ -179,6 +179,26 @@ def test_evaluation_holds_each_candidate_measured_once(made: Project) -> None:
     before = tree_hash(folder)
     evaluate.run(made, "gan")
     assert tree_hash(folder) == before
+
+
+def test_what_conditional_samples_were_asked_for_is_kept(made: Project, tmp_path: Path) -> None:
+    target = copy_of(made, tmp_path)
+    write_members(target, class_shares=(0.5, 0.25, 0.25))
+    evaluate.run(target, "gan")
+    folder = target.evaluation_folder("gan")
+    entry = store.read_evaluation(folder)["candidates"][0]
+    asked = store.read_asked(folder, entry["id"])
+    assert asked is not None
+    assert entry["classes"] == 3
+    assert np.bincount(asked) / 100 == pytest.approx([0.5, 0.25, 0.25], abs=0.15)
+    seed = derive_seed(3, "evaluate", entry["id"])
+    sampler = CandidateSampler(load_generator(target.snapshot(entry["id"]))[0])
+    # They are the images that come unasked, of the classes that were drawn for these.
+    assert torch.equal(draw(sampler, 100, seed=seed, labels=torch.from_numpy(asked)), draw(sampler, 100, seed=seed))
+    evaluate.run(made, "gan")
+    unasked = store.read_evaluation(made.evaluation_folder("gan"))["candidates"][0]
+    assert unasked["classes"] == 0
+    assert store.read_asked(made.evaluation_folder("gan"), unasked["id"]) is None
 
 
 def test_distances_are_logged_to_the_run_that_trained_the_member(made: Project) -> None:

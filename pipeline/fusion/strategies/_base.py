@@ -5,7 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.evaluation.frechet import Matrix, Views, mean_distance
@@ -19,13 +21,16 @@ class Candidate:
 
     id: FAMILY/MEMBER/SNAPSHOT. views: its samples as the rulers that decide see them. critic: hash of its
     discriminator, which members that train together share; None where it has none. read: returns the features of its
-    samples, N×d for each ruler, relative as those of `Real`.
+    samples, N×d for each ruler, relative as those of `Real`. classes: how many it can be asked for, 0 where for none.
+    asked: the classes that its samples were asked for, N int64.
     """
 
     id: str
     views: Views
     critic: str | None
     read: Callable[[], tuple[Matrix, ...]]
+    classes: int = 0
+    asked: NDArray[np.int64] | None = None
 
     @property
     def member(self) -> str:

@@ -1,0 +1,130 @@
+"""The sampler of a mixture of experts: which member draws an image depends on the group that it is of."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from pipeline.errors import ChorusError
+from pipeline.fusion.samplers import BLOCK, Sampler, choices, indexed, to_uint8
+from pipeline.randomness import derive_seed, generator
+
+TRIES = 2000  # of an image; a group that holds 1 % of a part's images is missed by all of them once in 5·10⁸ times
+
+
+class MoeSampler(Sampler):
+    """Σₖ πₖ Σₘ wₖₘ pₘ(·|k): a group k drawn with its share πₖ, then a part with the weights of that group.
+
+    A part that knows classes is asked for the class, where the groups are classes: one pass. Of any other part images
+    are drawn until one is of the group, as the router tells. It is not settled beforehand which group that has to be:
+    part m is tried with probability cₘ / Σc, where cₘ = maxₖ πₖ wₖₘ / fₖₘ, and an image of group k is accepted with
+    probability πₖ wₖₘ / (fₖₘ cₘ), which makes Σc tries an image (von Neumann 1951) and not one for each group. An
+    image of an asked class takes Σₘ wₖₘ / fₖₘ.
+
+    shares: K, πₖ. table: K×M, wₖₘ; rows sum to 1, or hold zeros where no part draws the group. router: maps uint8
+    images B×C×H×W to their groups, B int64; its attribute `passes` is what an image costs, in generator passes.
+    found: K×M, fₖₘ: the share of the images of part m that are of group k. Both are None where all are asked.
+    by_class: whether the groups are the classes.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[Sampler],
+        shares: Sequence[float],
+        table: Sequence[Sequence[float]],
+        *,
+        by_class: bool,
+        router: Callable[[Tensor], Tensor] | None = None,
+        found: Sequence[Sequence[float]] | None = None,
+    ) -> None:
+        self.parts, self.router = list(parts), router
+        self.shares = torch.tensor(shares, dtype=torch.float64)
+        self.table = torch.tensor(table, dtype=torch.float64)
+        self.classes = len(self.table) if by_class else 0
+        self.asked = torch.tensor([by_class and part.classes >= len(self.table) for part in self.parts])
+        self.joint = self.shares[:, None] * self.table
+        needed = torch.zeros_like(self.table)
+        if found is not None:
+            # Tries of part m for an image of group k; of what has no weight none are made.
+            shares_found = torch.tensor(found, dtype=torch.float64)
+            needed = torch.where(self.table * ~self.asked > 0, 1 / shares_found, 0)
+        self.tries = (self.joint * needed).max(0).values
+        self.tries_for = self.table * needed
+        self.accepted = torch.where(self.tries > 0, self.joint * needed / self.tries, 0)
+
+    @property
+    def cost(self) -> float:
+        routed = float(getattr(self.router, "passes", 0.0))
+        direct = (self.joint.sum(0) * self.asked).tolist()
+        pairs = zip(self.parts, direct, self.tries.tolist(), strict=True)
+        return sum(known * part.cost + tries * (part.cost + routed) for part, known, tries in pairs)
+
+    def _check(self, labels: Tensor) -> None:
+        super()._check(labels)
+        nobody = labels[(labels >= 0) & ~self.table.any(1)[labels]]
+        if len(nobody):
+            raise ChorusError(f"no member draws label {int(nobody[0])}: they drew no image of it when they were fused")
+
+    def at(self, rows: Tensor, seed: int, labels: Tensor | None = None) -> Tensor:
+        groups = choices(rows, self.shares, seed, "group") if labels is None else labels
+        experts = drawn(rows, self.table[groups], seed, "expert")
+        known = self.asked[experts]
+        images = []
+        if known.any():
+            images.append(self.by_parts(rows[known], experts[known], seed, groups[known]))
+        if not known.all():
+            images.append(self.until_accepted(rows[~known], seed, None if labels is None else labels[~known]))
+        order = torch.cat([known.nonzero().flatten(), (~known).nonzero().flatten()]).argsort()
+        return torch.cat(images)[order.to(images[0].device)]
+
+    def by_parts(self, rows: Tensor, experts: Tensor, seed: int, labels: Tensor | None = None) -> Tensor:
+        """Return the image of each row by the part that is named: B×C×H×W. experts, labels: B int64."""
+        places = [(experts == m).nonzero().flatten() for m in range(len(self.parts))]
+        images = torch.cat(
+            [
+                self.parts[m].at(rows[at], derive_seed(seed, "expert", m), None if labels is None else labels[at])
+                for m, at in enumerate(places)
+                if len(at)
+            ]
+        )
+        return images[torch.cat(places).argsort().to(images.device)]
+
+    def until_accepted(self, rows: Tensor, seed: int, labels: Tensor | None) -> Tensor:
+        """Return an image for each row by the parts that have to be routed; labels: the asked classes, B int64."""
+        assert self.router is not None
+        left = torch.arange(len(rows))
+        places, images = [], []
+        for attempt in range(TRIES):
+            stream = derive_seed(seed, "try", attempt)
+            wanted = None if labels is None else labels[left]
+            weights = self.tries.expand(len(left), -1) if wanted is None else self.tries_for[wanted]
+            experts = drawn(rows[left], weights, stream, "expert")
+            batch = self.by_parts(rows[left], experts, stream)
+            groups = self.router(to_uint8(batch)).cpu()
+            if wanted is None:
+                taken = uniform(rows[left], stream, "accept") < self.accepted[groups, experts]
+            else:
+                taken = groups == wanted
+            places.append(left[taken])
+            images.append(batch[taken.to(batch.device)])
+            left = left[~taken]
+            if not len(left):
+                return torch.cat(images)[torch.cat(places).argsort().to(batch.device)]
+        raise ChorusError(
+            f"{TRIES} tries gave no image of the group that is wanted: the members draw others than when they were "
+            "fused; run `dvc repro fuse`"
+        )
+
+
+def uniform(rows: Tensor, seed: int, purpose: str) -> Tensor:
+    """Return B numbers uniform on [0, 1), float64; row i's depends on (seed, i) and `purpose` alone."""
+    return indexed(
+        rows, lambda block: torch.rand(BLOCK, generator=generator(seed, purpose, block), dtype=torch.float64)
+    )
+
+
+def drawn(rows: Tensor, weights: Tensor, seed: int, purpose: str) -> Tensor:
+    """Return B int64 indices, row i's drawn with the weights B×M of its own, which need not sum to 1."""
+    ends = weights.cumsum(1)
+    # Divided by the last, so that rounding leaves no gap at the end where a part without weight would be drawn.
+    return (ends / ends[:, -1:] <= uniform(rows, seed, purpose)[:, None]).sum(1)
