@@ -48,6 +48,11 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument("--what", default="chosen", help="`chosen`, or the id of a candidate (default: chosen)")
     export.add_argument("--format", choices=["onnx", "int8", "fp16"], required=True)
     export.add_argument("--out", type=Path, required=True, help="file; for fp16 a folder")
+    score = commands.add_parser(
+        "score", help="say of images how real they look to the members' discriminators together"
+    )
+    score.add_argument("images", type=Path, help="folder; sub-folders are looked through too")
+    score.add_argument("--out", type=Path, help="CSV file (default: the standard output)")
     where = commands.add_parser("where", help="print where something is kept")
     where.add_argument("what", choices=["tracking"])
     return root
@@ -85,6 +90,11 @@ def dispatch(arguments: argparse.Namespace) -> None:
         from pipeline.stages.export import run
 
         run(project, arguments.what, arguments.format, arguments.out)
+        return
+    if arguments.command == "score":
+        from pipeline.stages import score
+
+        score.run(project, arguments.images, arguments.out)
         return
     family = [arguments.family] if arguments.command in OF_A_FAMILY else []
     if not set(family) <= set(project.params.families):

@@ -1,4 +1,4 @@
-"""From a recipe and a folder of snapshots to a sampler."""
+"""From a recipe and a folder of snapshots to a sampler, and from a folder to the fused critic."""
 
 import re
 from collections.abc import Callable
@@ -10,11 +10,14 @@ from torch import nn
 
 from pipeline.errors import ChorusError
 from pipeline.evaluation.saved import load_network
+from pipeline.files import read_json
+from pipeline.fusion.critic import FusedCritic, Reading
 from pipeline.fusion.kinds import Loader, build_sampler
 from pipeline.fusion.ratio import Ratio
 from pipeline.fusion.samplers import Sampler
-from pipeline.weights import load_companion, load_discriminator, load_generator, load_state, read_content
+from pipeline.weights import SCHEMA, load_companion, load_discriminator, load_generator, load_state, read_content
 
+CRITIC = "critic.json"
 CANDIDATE_ID = re.compile(r"[a-z0-9][a-z0-9_-]*(/[a-z0-9][a-z0-9_-]*){2}")
 COMPANION_ID = re.compile(r"[a-z0-9][a-z0-9_-]*/[a-z0-9][a-z0-9_-]*")
 EXTRACTORS, RATIOS = "extractors", "ratios"  # folders of companions: copies of data/reference's, and density ratios
@@ -54,3 +57,19 @@ def load_sampler(recipe: dict[str, Any], find: Callable[[str], Path], device: to
 def load_ratio(folder: Path) -> nn.Module:
     """Load the density ratio of `ratios/NAME`; raises `ChorusError` for a schema newer than this code."""
     return load_state(folder / "model.safetensors", Ratio(**read_content(folder)["network"])).requires_grad_(False)
+
+
+def load_critic(folder: Path, device: torch.device | str = "cpu") -> tuple[FusedCritic, str]:
+    """Load the fused critic from its folder, and the rule by which it scores.
+
+    The folder holds `critic.json` (schema, rule, critics with their readings) and `members/ID` with discriminators.
+    """
+    content = read_json(folder / CRITIC)
+    if content.get("schema") != SCHEMA:
+        raise ChorusError(f"{folder / CRITIC} has schema {content.get('schema')}, this code reads {SCHEMA}: update")
+    for entry in content["critics"]:
+        if not CANDIDATE_ID.fullmatch(entry["id"]):
+            raise ChorusError(f"{entry['id']!r} is not the id of a candidate (FAMILY/MEMBER/SNAPSHOT)")
+    networks = [load_discriminator(folder / "members" / entry["id"], device) for entry in content["critics"]]
+    critic = FusedCritic(networks, [Reading.from_json(entry) for entry in content["critics"]])
+    return critic.to(device).eval(), str(content["rule"])

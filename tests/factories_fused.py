@@ -63,6 +63,15 @@ def write_rejection(folder: Path) -> None:
     write_json(folder / "recipe.json", content | {"recipe": recipe})
 
 
+def write_critic(folder: Path) -> None:
+    """Write a fused critic of one discriminator that nobody trained."""
+    name = "mlp/r0/000001000"
+    write_snapshot(folder / "members" / name, seed=5)
+    (folder / "members" / name / "generator.safetensors").unlink()
+    reading = {"slope": 2.0, "intercept": 0.1, "quantiles": np.linspace(-1, 1, 128).tolist()}
+    write_json(folder / "critic.json", {"schema": 1, "rule": "average", "critics": [{"id": name, **reading}]})
+
+
 def write_project(root: Path) -> None:
     """Write a checkout's files as all stages before `register` leave them: one family `mlp` with two members."""
     root.joinpath("params.yaml").write_text(PARAMS)

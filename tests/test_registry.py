@@ -22,7 +22,7 @@ from pipeline.fusion.samplers import draw
 from pipeline.packaged import code, folder
 from pipeline.recipes import load_sampler
 from pipeline.tracking import Tracker
-from tests.factories_fused import CONFIG, write_fused, write_rejection
+from tests.factories_fused import CONFIG, write_critic, write_fused, write_rejection
 
 # -S leaves out the .pth file by which an editable install makes `pipeline` importable; only libraries are put back.
 ISOLATED = f"""
@@ -49,6 +49,7 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, registry
     """A project's folder with one registered version, the candidate."""
     root = tmp_path_factory.mktemp("project")
     write_fused(root / "models" / "fused")
+    write_critic(root / "models" / "fused" / "critic")
     return root, register(root)
 
 
@@ -103,6 +104,16 @@ decoded = [np.atleast_3d(np.asarray(Image.open(io.BytesIO(base64.b64decode(text)
 assert (np.stack(decoded) == arrays).all()
 assert (model.predict(rows) != arrays).any()
 assert model.predict(rows.iloc[:0]).shape == (0, 8, 8, 1)
+judge = model.unwrap_python_model().judge
+scores = judge(arrays)
+assert scores.shape == (5,) and len(set(scores.tolist())) == 5 and ((scores > 0) & (scores < 1)).all()
+for wrong in (arrays / 255, arrays[:, :4]):
+    try:
+        judge(wrong)
+    except MlflowException as error:
+        assert "uint8, N×8×8×1" in str(error)
+    else:
+        raise AssertionError
 refused = []
 for frame, params in [
     (pd.DataFrame({{"label": [3]}}), {{}}),
@@ -210,7 +221,10 @@ def test_nothing_is_pickled_and_requirements_are_exact(registered: tuple[Path, r
     root, _ = registered
     files = [path for path in (root / "mlartifacts").rglob("*") if path.is_file() and path.suffix != ".pyc"]
     assert {path.suffix for path in files} <= {"", ".json", ".yaml", ".txt", ".py", ".safetensors"}
-    assert not any(path.name == "discriminator.safetensors" for path in files)
+    # The sampler needs no discriminator; the critic has its own.
+    judges = [path for path in files if path.name == "discriminator.safetensors"]
+    assert all("critic" in path.parts for path in judges)
+    assert len(judges) == 1
     requirements = next(path for path in files if path.name == "requirements.txt").read_text().split()
     assert {line.partition("==")[0] for line in requirements} == set(folder.REQUIREMENTS)
     assert all("==" in line and "+" not in line for line in requirements)

@@ -123,3 +123,8 @@ def auc(real: Logits, generated: Logits) -> float:
     order = np.sort(np.asarray(generated))
     below = np.searchsorted(order, real, side="left") + np.searchsorted(order, real, side="right")
     return float(below.mean() / (2 * len(order)))
+
+
+def areas_of(critic: FusedCritic, real: Tensor, generated: Tensor) -> dict[str, float]:
+    """Return the area under the ROC curve of real against generated images by each rule."""
+    return {rule: auc(critic.scores(real, rule).numpy(), critic.scores(generated, rule).numpy()) for rule in RULES}

@@ -18,13 +18,11 @@ def fit_readings(problem: Problem) -> dict[str, Reading]:
     Real images are those to fit on, generated ones as many of the uniform mixture of all members. Discriminators that
     put out what is no number are left out. Raises `NotApplicableError` where there is none.
     """
-    names, members, material = problem.critics(), problem.best_of_each_member(), problem.material
+    names, material = problem.critics(), problem.material
     if material is None:
         raise NotApplicableError("there are no images to read the discriminators on")
     real = material.fit()[0][:MOST]
-    parts = [CandidateSampler(material.generator(candidate.id), material.device) for candidate in members]
-    mixture = MixtureSampler(parts, [1 / len(parts)] * len(parts))
-    generated = draw(mixture, len(real), seed=derive_seed(problem.seed, "critic"))
+    generated = members_images(problem, len(real), "critic")
     readings = {}
     for name in names:
         critic = material.discriminator(name).to(material.device)
@@ -34,6 +32,15 @@ def fit_readings(problem: Problem) -> dict[str, Reading]:
     if not readings:
         raise NotApplicableError("no discriminator puts out numbers")
     return readings
+
+
+def members_images(problem: Problem, n: int, purpose: str) -> Tensor:
+    """Return `n` images of the uniform mixture of all members, uint8 n×C×H×W; others for each purpose."""
+    material = problem.material
+    assert material is not None
+    names = [candidate.id for candidate in problem.best_of_each_member()]
+    parts = [CandidateSampler(material.generator(name), material.device) for name in names]
+    return draw(MixtureSampler(parts, [1 / len(parts)] * len(parts)), n, seed=derive_seed(problem.seed, purpose))
 
 
 @torch.inference_mode()

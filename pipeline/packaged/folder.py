@@ -1,6 +1,7 @@
 """Writing the package: what defines the model, by which versions are recognised, and MLflow's folder around it."""
 
 import importlib.metadata
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,12 +21,14 @@ def write_content(chosen: Path, folder: Path) -> str:
     """Copy what defines the sampler of `models/chosen` to `folder` and return its hash: the version's identity.
 
     The folder gets `model.json` (schema, recipe, and the name of the code that samples, which says its content) and
-    `members/ID/` with the networks that the recipe uses alone.
+    `members/ID/` with the networks that the recipe uses alone, and `critic` where discriminators judge together.
     """
     recipe = read_json(chosen / "recipe.json")["recipe"]
     write_json(folder / "model.json", {"schema": SCHEMA, "recipe": recipe, "code": package_name()})
     for name, networks in sorted(networks_of(recipe).items()):
         copy_snapshot(chosen / "members" / name, folder / "members" / name, networks)
+    if (chosen / "critic").is_dir():
+        shutil.copytree(chosen / "critic", folder / "critic")
     return tree_hash(folder)
 
 

@@ -46,7 +46,30 @@ class FusedModel(PythonModel):
         self.errors = importlib.import_module(f"{code}.errors")
         recipes = importlib.import_module(f"{code}.recipes")
         device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.critic, self.rule = None, ""
+        if (folder / "critic").is_dir():
+            self.critic, self.rule = recipes.load_critic(folder / "critic", device)
         self.sampler = recipes.load_sampler(model["recipe"], (folder / "members").joinpath, device)
+
+    def judge(self, images: np.ndarray) -> np.ndarray:
+        """Return how real images look to the members' discriminators together: float32 N in [0, 1], 1 is real.
+
+        images: uint8 N×H×W×C, of the size that `predict` draws. Reached as
+        `mlflow.pyfunc.load_model(...).unwrap_python_model().judge(images)`. Raises `MlflowException` where no member
+        has a discriminator, and for arrays of another type or shape.
+        """
+        if self.critic is None:
+            raise MlflowException.invalid_parameter_value("no member of this model has a discriminator to judge with")
+        channels, height, width = next(iter(self.sampler.sample(1, seed=0))).shape[1:]
+        shape = (height, width, channels)
+        if images.dtype != np.uint8 or images.shape[1:] != shape:
+            wanted = "×".join(map(str, ("N", *shape)))
+            raise MlflowException.invalid_parameter_value(
+                f"images are {images.dtype} of shape {images.shape}; they have to be uint8, {wanted}"
+            )
+        shown = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+        scores: np.ndarray = self.critic.scores(shown, self.rule).numpy()
+        return scores
 
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None

@@ -92,10 +92,12 @@ def row_of(arm: Arm, shipped: bool, why: str) -> dict[str, Any]:
 
 
 def write(project: Project, content: dict[str, Any], table: dict[str, Any]) -> None:
-    """Write the stage's output folder, in place of what an earlier run left."""
+    """Write the stage's output folder, in place of what an earlier run left; the critic goes along."""
     shutil.rmtree(project.chosen, ignore_errors=True)
     find = project.snapshot if content["kind"] == STUDENT else (project.fused / "members").joinpath
     for name, networks in sorted(networks_of(content["recipe"]).items()):
         copy_snapshot(find(name), project.chosen / "members" / name, networks)
+    if (project.fused / "critic").is_dir():
+        shutil.copytree(project.fused / "critic", project.chosen / "critic")
     write_json(project.chosen / "students.json", table)
     write_json(project.chosen / "recipe.json", content)

@@ -19,6 +19,7 @@ from pipeline.project import Project
 from pipeline.racing.branches import Branching
 from pipeline.randomness import derive_seed
 from pipeline.recipes import EXTRACTORS, load_sampler
+from pipeline.stages._critic import write_critic
 from pipeline.stages._material import material_of
 from pipeline.stages._pool import halves_of_val, read_pool, remove_former, without_worse_siblings
 from pipeline.stages._scoring import Scorer
@@ -27,7 +28,7 @@ from pipeline.weights import SCHEMA, copy_snapshot, save_companion
 
 def run(project: Project) -> None:
     """Write models/fused: `strategies.json` (a row for each strategy), `recipe.json` and the winner's weights, and the
-    networks that strategies made.
+    networks that strategies made; and `critic`, the members' discriminators as one judge of images.
 
     `models/students/teacher.json` names the winner for those that learn from it.
     """
@@ -53,6 +54,7 @@ def run(project: Project) -> None:
         entrants += [entrant] if entrant else []
     winner = pick(project.params.fusion, rows, entrants)
     write(project, problem, rows, winner, siblings)
+    write_critic(project, problem)
 
 
 def pick(settings: Settings, rows: list[dict[str, Any]], entrants: list[Entrant]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from pipeline.project import Project
 from pipeline.randomness import derive_seed
 from pipeline.recipes import load_sampler
 from pipeline.stages._classifiers import ask_classifiers, compared
+from pipeline.stages._critic_on_gate import CriticOnGate
 from pipeline.stages._examined import Drawn, examine
 from pipeline.stages._students import read_measured
 from pipeline.stages._teacher import STUDENT
@@ -42,6 +43,7 @@ def run(project: Project) -> None:
     some_real = torch.from_numpy(np.array(load_split(project.prepared, SPLIT).images[:SHOWN]))
     write_png(figures / "real.png", grid(some_real))
 
+    critic = CriticOnGate.of(project, SPLIT, runtime.device)
     arms: list[dict[str, Any]] = []
     drawn: dict[int, Drawn] = {}
     warnings: set[str] = set()
@@ -52,6 +54,7 @@ def run(project: Project) -> None:
         fresh = derive_seed(project.params.seed, "judge", arm["name"])
         images = draw(sampler, project.params.judge.samples, seed=fresh)
         write_png(figures / arm["kind"] / f"{arm['name'].replace('/', '-')}.png", grid(images[:SHOWN]))
+        critic.look(arm["name"], arm["kind"], images)
         metrics: dict[str, float] = {}
         found = {name: extractors[name].features(images) for name in names}
         for name, features in found.items():
@@ -83,6 +86,7 @@ def run(project: Project) -> None:
             "floor_images": [len(store.read_features(project.reference, split, names[0])) for split in ("val", SPLIT)],
             "accuracy": {name: facts["accuracy"] for name, facts in reference["extractors"].items()},
             "warnings": sorted(warnings),
+            "critic": critic.facts(),
             "arms": arms,
             "classifiers": ask_classifiers(project, runtime, examined),
             **examine(project, runtime.device, [drawn[place] for place in sorted(drawn)]),

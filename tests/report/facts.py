@@ -53,6 +53,11 @@ def metrics() -> dict[str, Any]:
         "accuracy": {"classifier": 0.987, "classifier-b": 0.981, "selfsup": None, "selfsup-b": None},
         "floor": {name: value for name, value in arm("", "", 0.9, 1)["metrics"].items() if not name.startswith("isc")},
         "warnings": ["fd_classifier: 270 real images for 64 features; read fd16_classifier or kid_classifier instead"],
+        "critic": {
+            "rule": "average",
+            "critics": 3,
+            "auc": [{"name": "dcgan/r0", "kind": "member", "average": 0.912, "vote": 0.874}],
+        },
         "arms": arms,
         "classifiers": classifiers(),
         "classes": classes(),

@@ -3,20 +3,27 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from pipeline.__main__ import main
+from pipeline.data.dataset import load_split
 from pipeline.files import read_json, tree_hash, write_json
+from pipeline.fusion.critic import RULES
 from pipeline.fusion.samplers import draw
 from pipeline.models._base import ModelConfig, architecture
 from pipeline.packaged.folder import write_content
 from pipeline.params import parse_params
 from pipeline.project import Project
-from pipeline.recipes import load_sampler
+from pipeline.recipes import load_critic, load_sampler
 from pipeline.report import tables
 from pipeline.stages import choose, evaluate, fuse, judge, reference
+from pipeline.stages._critic import write_critic
 from pipeline.weights import save_snapshot
 from tests.factories import write_prepared
+from tests.fusion.test_strategies import problem
 
 PARAMS = """
 seed: 3
@@ -106,3 +113,60 @@ def test_a_second_run_gives_the_same_files(fused: Project, tmp_path: Path) -> No
     again = Project.load(tmp_path / "project")
     fuse.run(again)
     assert tree_hash(again.fused) == before
+
+
+@pytest.mark.parametrize("fused", ["refine"], indirect=True)
+def test_the_critic_goes_with_the_model_and_is_measured(fused: Project, tmp_path: Path) -> None:
+    content = read_json(fused.fused / "critic" / "critic.json")
+    assert [entry["id"] for entry in content["critics"]] == ["gan/r0/000001024", "gan/r1/000001024"]
+    assert content["auc"][content["rule"]] == max(content["auc"].values())
+    choose.run(fused)
+    assert tree_hash(fused.chosen / "critic") == tree_hash(fused.fused / "critic")
+    write_content(fused.chosen, tmp_path / "content")
+    images = torch.from_numpy(np.array(load_split(fused.prepared, "gate").images))
+    scores = [
+        load_critic(folder / "critic")[0].scores(images, "vote") for folder in (fused.fused, tmp_path / "content")
+    ]
+    assert torch.equal(*scores)
+    judge.run(fused)
+    found = read_json(fused.report / "metrics.json")["critic"]
+    assert (found["rule"], found["critics"]) == (content["rule"], 2)
+    assert [row["name"] for row in found["auc"]] == ["gan/r0", "gan/r1", "refine"]
+    assert all(0 <= row[rule] <= 1 for row in found["auc"] for rule in RULES)
+
+
+@pytest.mark.parametrize("fused", ["refine"], indirect=True)
+def test_a_folder_of_images_is_scored(
+    fused: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    choose.run(fused)
+    gate = np.array(load_split(fused.prepared, "gate").images[:3])
+    images = tmp_path / "images"
+    (images / "below").mkdir(parents=True)
+    for name, pixels in zip(("a.png", "b.png", "below/c.png"), gate, strict=True):
+        Image.fromarray(pixels[0]).save(images / name)
+    (images / "broken.png").write_bytes(b"nothing")
+    (images / "notes.txt").write_text("no image")
+    monkeypatch.chdir(fused.root)
+    assert main(["score", str(images), "--out", str(tmp_path / "scores.csv")]) == 0
+    assert "broken.png: not a readable" in capsys.readouterr().err
+    critic, rule = load_critic(fused.chosen / "critic")
+    scores = critic.scores(torch.from_numpy(gate), rule).tolist()
+    lines = [f"{score:.4f},{name}" for score, name in zip(scores, ("a.png", "b.png", "below/c.png"), strict=True)]
+    assert (tmp_path / "scores.csv").read_text().splitlines() == ["score,file", *lines]
+    assert main(["score", str(images)]) == 0
+    assert capsys.readouterr().out.splitlines() == ["score,file", *lines]
+    assert main(["score", str(tmp_path / "nowhere")]) == 2
+    assert "holds no image that can be scored" in capsys.readouterr().err
+
+
+def test_without_discriminators_there_is_no_critic(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = project(tmp_path, "best")
+    write_critic(target, problem(critics=False))
+    assert "no member has a discriminator" in capsys.readouterr().out
+    assert not target.fused.exists()
+    monkeypatch.chdir(tmp_path)
+    assert main(["score", str(tmp_path)]) == 2
+    assert "no member has a discriminator" in capsys.readouterr().err
