@@ -68,12 +68,15 @@ class Project:
         """Return a candidate's weights, whichever rung trained it; raises `ChorusError` where none of them did.
 
         candidate: FAMILY/MEMBER/SNAPSHOT. SNAPSHOT is the images seen since the first rung, so no two rungs share one.
-        Students and their controls are found too, as STUDENT/ROLE/SNAPSHOT, and what a strategy made, as FOLDER/NAME.
+        Students and their controls are found too, as STUDENT/ROLE/SNAPSHOT, and what a strategy made: as FOLDER/NAME,
+        or as STRATEGY/A/B where it takes a candidate's place.
         """
         if candidate.count("/") == 1:
             return self.fused / candidate
         if candidate.partition("/")[0] in self.params.students:
             return self.student_weights / candidate
+        if (made := self.fused / candidate).is_dir():
+            return made
         return self._in_a_rung(self.members, candidate)
 
     def measured(self, candidate: str) -> Path:

@@ -101,6 +101,13 @@ def copy_snapshot(source: Path, target: Path, networks: Iterable[str]) -> None:
         shutil.copyfile(source / name, target / name)
 
 
+def copy_variant(source: Path, target: Path, generator: nn.Module) -> None:
+    """Copy a snapshot with another generator of the same architecture; its discriminator goes along, if it has one."""
+    partners = ["discriminator"] if (source / "discriminator.safetensors").exists() else []
+    copy_snapshot(source, target, partners)
+    save_state(target / "generator.safetensors", generator)
+
+
 def read_content(folder: Path) -> dict[str, Any]:
     """Read a network's `config.json`; raises `ChorusError` for a schema newer than this code."""
     content: dict[str, Any] = read_json(folder / "config.json")

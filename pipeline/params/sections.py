@@ -146,6 +146,7 @@ class Fusion(Section):
     strategy: str = AUTO
     fit_fraction: Annotated[float, Field(gt=0, lt=1, strict=True)] = 0.5
     vote_draws: Several = 4
+    soup_members: Count = 1
     min_members: Count = 1
     stacking_kimg: NotNegative = 20
     refine_steps: Count = 10

@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,14 @@ PARTNERS = "partners"
 PARTNER = "discriminator.safetensors"
 
 
-def keep_partners(run: Run, recipe: dict[str, Any], members: Path) -> None:
+def keep_partners(run: Run, recipe: dict[str, Any], find: Callable[[str], Path]) -> None:
     """Store the discriminators of the members that a recipe draws from with the run that registers it.
 
-    The version itself needs none to draw images, and keeps its content and its size. members: `Project.members`.
+    The version itself needs none to draw images, and keeps its content and its size. find: maps a candidate's id to
+    the folder of its snapshot (`Project.snapshot`).
     """
     for name in shares(recipe):
-        for path in members.glob(f"*/{name}/{PARTNER}"):
+        if (path := find(name) / PARTNER).exists():
             run.file(path, f"{PARTNERS}/{name}")
 
 

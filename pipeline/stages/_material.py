@@ -1,23 +1,29 @@
 """Images and networks for the strategies that look at more than features, opened when they ask."""
 
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.compute import Runtime
 from pipeline.data.dataset import load_split
+from pipeline.evaluation.extractors import Extractor
+from pipeline.evaluation.frechet import Matrix
+from pipeline.evaluation.ruler import Ruler
 from pipeline.fusion.strategies._base import Images, Material
 from pipeline.project import Project
 from pipeline.stages._pool import rows_of_halves
-from pipeline.weights import load_discriminator, load_generator, read_config
+from pipeline.weights import load_discriminator, load_generator, load_profiles, read_config
 
 
-def material_of(project: Project, runtime: Runtime) -> Material:
-    """Return what the fuse stage's strategies may ask for."""
+def material_of(
+    project: Project, runtime: Runtime, rulers: Sequence[Ruler], extractors: Mapping[str, Extractor]
+) -> Material:
+    """Return what the fuse stage's strategies may ask for; extractors: those of the rulers, by name."""
 
     def generator(name: str) -> nn.Module:
         return load_generator(project.snapshot(name), runtime.device)[0]
@@ -32,12 +38,17 @@ def material_of(project: Project, runtime: Runtime) -> Material:
         rows, _ = rows_of_halves(project, len(load_split(project.prepared, "val")))
         return images_of(project, "val", rows)
 
+    def features(images: Tensor) -> tuple[Matrix, ...]:
+        return tuple(ruler.relative(extractors[ruler.extractor].features(images).values) for ruler in rulers)
+
     return Material(
         generator,
         discriminator,
         configuration,
         train=partial(images_of, project, "train"),
         fit=fit,
+        features=features,
+        profiles=lambda name: load_profiles(project.snapshot(name)),
         device=runtime.device,
         autocast=runtime.autocast,
         say=lambda text: print(f"fuse  {text}", flush=True),

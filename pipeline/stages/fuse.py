@@ -23,7 +23,7 @@ from pipeline.stages._critic import write_critic
 from pipeline.stages._material import material_of
 from pipeline.stages._pool import halves_of_val, read_pool, remove_former, without_worse_siblings
 from pipeline.stages._scoring import Scorer
-from pipeline.weights import SCHEMA, copy_snapshot, save_companion
+from pipeline.weights import SCHEMA, copy_snapshot, copy_variant, save_companion
 
 
 def run(project: Project) -> None:
@@ -42,8 +42,9 @@ def run(project: Project) -> None:
         compared = f"{DECIDES} {found.siblings:.4f} with them, {found.plain:.4f} with plain continuations"
         print(f"fuse  siblings in {found.family} {verdict}: {compared}", flush=True)
     seed = derive_seed(project.params.seed, "fuse", "fit")
-    problem = Problem.of(pool, fit, project.params.fusion, seed, material_of(project, runtime), rulers)
     scorer = Scorer.load(project, runtime)
+    material = material_of(project, runtime, rulers, scorer.extractors)
+    problem = Problem.of(pool, fit, project.params.fusion, seed, material, rulers)
 
     shutil.rmtree(project.fused, ignore_errors=True)
     rows, entrants = [], []
@@ -99,7 +100,7 @@ def try_strategy(
         fusion = strategy(name)(problem)
     except NotApplicableError as reason:
         return {"name": name, "skipped": str(reason)}, None
-    write_companions(project, fusion)
+    write_networks(project, fusion)
     sampler = load_sampler(fusion.recipe, project.snapshot, runtime.device)
     images = draw(sampler, project.params.evaluation.samples, seed=derive_seed(project.params.seed, "fuse", name))
     score = scorer.score(images)
@@ -109,8 +110,10 @@ def try_strategy(
     return row, Entrant(name, sampler.cost, score.distance, score.estimates)
 
 
-def write_companions(project: Project, fusion: Fusion) -> None:
+def write_networks(project: Project, fusion: Fusion) -> None:
     """Write the networks that a strategy made, and a copy of each extractor that its recipe needs."""
+    for name, made in fusion.snapshots.items():
+        copy_variant(project.snapshot(made.source), project.fused / name, made.generator)
     for name in networks_of(fusion.recipe):
         if own := fusion.companions.get(name):
             save_companion(project.snapshot(name), own.config, own.network)

@@ -111,8 +111,7 @@ def ensure_version(project: Project, tracker: Tracker, inputs: Inputs) -> Versio
         else:
             with tracker.child("fused", "fused model", key=identity) as child:
                 child.metrics(tables.shipped(inputs.metrics)["metrics"])
-                student = inputs.metrics["shipped"]["kind"] == "student"
-                keep_partners(child, inputs.recipe, project.students if student else project.members)
+                keep_partners(child, inputs.recipe, project.snapshot)
                 version = registry.create_version(tracker, child, model, content, identity, tags, description)
     registry.set_candidate(tracker, version)
     return version

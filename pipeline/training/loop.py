@@ -205,15 +205,15 @@ def settle(state: State, family: Family, runtime: Runtime, streams: Streams) -> 
     """
     pairs = zip(parts_of(state.average), parts_of(state.networks["generator"]), streams.parts, strict=True)
     for average, network, own in pairs:
-        settle_one(average, network, family, runtime, own)
+        settle_one(average, network, family.batch, runtime, own)
 
 
-def settle_one(average: Any, network: nn.Module, family: Family, runtime: Runtime, streams: Streams) -> None:
-    """Measure the batch-norm statistics of one averaged generator, in place."""
+def settle_one(average: Any, network: nn.Module, batch: int, runtime: Runtime, streams: Streams) -> None:
+    """Measure the batch-norm statistics of one averaged generator, in place, on `SETTLE` batches."""
 
     def inputs(draw: int) -> tuple[Tensor, Tensor | None]:
-        z = streams.normal(family.batch, average.latent, purpose=f"statistics{draw}").to(runtime.device)
-        y = streams.labels(family.batch, average.class_shares, purpose=f"statistics{draw}-labels")
+        z = streams.normal(batch, average.latent, purpose=f"statistics{draw}").to(runtime.device)
+        y = streams.labels(batch, average.class_shares, purpose=f"statistics{draw}-labels")
         return z, None if y is None else y.to(runtime.device)
 
     with runtime.autocasting():

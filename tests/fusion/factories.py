@@ -23,13 +23,27 @@ def images(n, seed):
     return torch.from_numpy(structured_images(n, 8, 1, labels, seed)), torch.from_numpy(labels)
 
 
-def material(config=CONFIG, n_train=96, n_fit=40):
+def averages(name, config=CONFIG):
+    """Stored averages of a candidate's weights, each other numbers."""
+    of = {width: built(build_generator, f"{name} {width}", config) for width in (0.05, 0.10)}
+    return {width: dict(network.named_parameters()) for width, network in of.items()}
+
+
+def features(given):
+    """What the two rulers of the strategies' tests see of images: two pixels, and the first again on another scale."""
+    two = given.flatten(1)[:, :2].double().numpy() / 127.5 - 1
+    return two, two[:, :1] / 10
+
+
+def material(config=CONFIG, n_train=96, n_fit=40, profiles=None):
     return Material(
         generator=lambda name: built(build_generator, name, config),
         discriminator=lambda name: built(build_discriminator, name, config),
         configuration=lambda name: config.to_json(),
         train=lambda: images(n_train, 0),
         fit=lambda: images(n_fit, 1),
+        features=features,
+        profiles=profiles or (lambda name: {}),
         device=torch.device("cpu"),
         autocast=None,
         say=lambda text: None,

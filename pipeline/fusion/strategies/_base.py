@@ -46,8 +46,10 @@ class Material:
 
     generator, discriminator: return a candidate's network by id, in evaluation mode. configuration: returns what a
     candidate's networks are built from, as JSON. train: returns the images that members were trained on. fit: returns
-    the real images of the part of `val` that there is to fit on, in the order of `Problem.real`. device, autocast: to
-    compute with. say: tells of progress.
+    the real images of the part of `val` that there is to fit on, in the order of `Problem.real`. features: returns what
+    the rulers that decide see of uint8 images, as `Candidate.read` does. profiles: returns the averages of weights
+    stored with a candidate, by relative width and name of the parameter. device, autocast: to compute with. say: tells
+    of progress.
     """
 
     generator: Callable[[str], nn.Module]
@@ -55,6 +57,8 @@ class Material:
     configuration: Callable[[str], dict[str, Any]]
     train: Callable[[], Images]
     fit: Callable[[], Images]
+    features: Callable[[Tensor], tuple[Matrix, ...]]
+    profiles: Callable[[str], dict[float, dict[str, Tensor]]]
     device: torch.device
     autocast: torch.dtype | None
     say: Callable[[str], None]
@@ -124,15 +128,25 @@ class Companion:
 
 
 @dataclass(frozen=True)
+class Snapshot:
+    """A generator that a strategy made of a candidate's. Its architecture and its discriminator are that one's."""
+
+    source: str
+    generator: nn.Module
+
+
+@dataclass(frozen=True)
 class Fusion:
     """A strategy's result: the recipe of a sampler, and the evidence for it (numbers that the report shows).
 
-    companions: networks of the strategy's own that the recipe names, by their ids FOLDER/NAME.
+    companions: networks of the strategy's own that the recipe names, by their ids FOLDER/NAME. snapshots: generators
+    that it made of candidates, which the recipe names as such, by ids STRATEGY/A/B.
     """
 
     recipe: dict[str, Any]
     evidence: dict[str, Any] = field(default_factory=dict)
     companions: dict[str, Companion] = field(default_factory=dict)
+    snapshots: dict[str, Snapshot] = field(default_factory=dict)
 
 
 class NotApplicableError(Exception):
