@@ -31,8 +31,8 @@ class Proportion:
     def interval(self) -> tuple[float, float]:
         """The exact 95 % interval of Clopper and Pearson (Biometrika 26, 1934).
 
-        It is conservative where the images are of two kinds with different chances, as many of each: the variance of
-        such a sum is at most the binomial's with the mean chance.
+        It is conservative where the images are of two kinds with different chances: such a sum varies no more than the
+        binomial with the mean chance (Hoeffding, Annals of Mathematical Statistics 27, 1956).
         """
         low, high = binomtest(self.hits, self.images).proportion_ci(CONFIDENCE, method="exact")
         return float(low), float(high)

@@ -76,6 +76,16 @@ def test_kinds_are_balanced_by_cutting_the_longer_one() -> None:
     assert (both.images[:, 0, 0, 0] == both.labels).all()
 
 
+def test_one_image_again_and_again_is_found_at_once(digits: Labelled) -> None:
+    real, others = halves(digits)
+    assert tell(real, others[:1].expand(850, -1, -1, -1), kimg=2).p_value(0.5) < 1e-6
+
+
+def test_a_class_without_images_is_never_told(digits: Labelled) -> None:
+    few = Labelled(digits.images[:60], digits.labels[:60])
+    assert learnt_from(few, Labelled(few.images, torch.full_like(few.labels, 10)), 11, kimg=0.5, seed=0).sum() == 0
+
+
 def test_one_image_of_each_kind_is_enough_to_answer() -> None:
     images = torch.arange(4 * 64, dtype=torch.uint8).view(4, 1, 8, 8)
     found = told_apart((images[:1], images[1:2]), (images[2:3], images[3:]), kimg=0.01, seed=0)
