@@ -145,6 +145,11 @@ def write_judgement(root: Path, winner: str = "weighted") -> None:
             {"name": name, "kind": kind, "cost": 1.0, "metrics": {DECIDES: d, "fd16_selfsup": d}}
             for name, kind, d in arms
         ],
+        "intervals": {
+            "confidence": 0.95,
+            "images_a_dimension": 5,
+            "arms": [{"name": name, "kind": kind, "distances": {}, "differences": {}} for name, kind, _ in arms],
+        },
         "classifiers": {
             "kimg": 1.0,
             "two_sample": [

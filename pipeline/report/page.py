@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipeline.report import charts, tables
+from pipeline.report import certainty, charts, tables
 
 FOLDER = Path(__file__).parent
 
@@ -75,6 +75,9 @@ def render(facts: Facts) -> str:
         css=Markup((FOLDER / "report.css").read_text(encoding="utf-8")),
         verdict=tables.verdict(facts.metrics, facts.recipe),
         headlines=tables.headlines(facts.metrics),
+        differences=certainty.differences(facts.metrics),
+        certainty=certainty.by_judge(facts.metrics),
+        uncertain=certainty.without(facts.metrics),
         columns=tables.columns(facts.metrics),
         best=tables.best_values(facts.metrics),
         charts=[(metric, strategy_chart(facts.metrics, metric)) for metric in facts.metrics["headline"]],

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.report import certainty
+
 HIGHER_IS_BETTER = ("isc", "precision", "recall", "density", "coverage")
 INCEPTION = "inception-v3-compat"
 
@@ -122,7 +124,7 @@ def class_rows(classes: Mapping[str, Any] | None) -> list[ClassRow]:
 
 
 def verdict(metrics: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
-    """Say in one sentence whether fusing was worth it."""
+    """Say whether fusing was worth it, and whether the noise could have made that difference."""
     rows = headlines(metrics)
     nearer = sum(row.gain > 0 for row in rows)
     member = metrics["best_member"]
@@ -130,14 +132,15 @@ def verdict(metrics: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
     what = f"the student {metrics['shipped']['name']}" if student else "the fusion"
     if recipe["kind"] == "candidate" and not student:
         return f"No mixture did better on the validation images than one member alone: {recipe['id']}."
+    sure = certainty.sentence(metrics)
     if nearer == len(rows):
         judges = {1: "The judge finds", 2: "Both judges find"}.get(len(rows), "All judges find")
-        return f"{judges} {what} nearer to real images than the best single member, {member}."
+        return f"{judges} {what} nearer to real images than the best single member, {member}. {sure}"
     if nearer == 0:
-        return f"No judge finds {what} nearer to real images than the best single member, {member}."
+        return f"No judge finds {what} nearer to real images than the best single member, {member}. {sure}"
     return (
         f"The judges disagree: {nearer} of {len(rows)} find {what} nearer to real images than the best single "
-        f"member, {member}. The fusion may have learnt the extractors that decide rather than the images."
+        f"member, {member}. {sure} The fusion may have learnt the extractors that decide rather than the images."
     )
 
 

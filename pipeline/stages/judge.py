@@ -10,6 +10,7 @@ from pipeline.compute import set_up
 from pipeline.data.dataset import load_split
 from pipeline.evaluation import store
 from pipeline.evaluation.extractors import load_extractors
+from pipeline.evaluation.intervals import Estimate
 from pipeline.evaluation.metrics import measure, warnings_of
 from pipeline.evaluation.pictures import grid, write_png
 from pipeline.evaluation.ruler import DECIDES, decisive
@@ -21,6 +22,7 @@ from pipeline.recipes import load_sampler
 from pipeline.stages._classifiers import ask_classifiers, compared
 from pipeline.stages._critic_on_gate import CriticOnGate
 from pipeline.stages._examined import Drawn, examine
+from pipeline.stages._intervals import estimates_of, intervals_of
 from pipeline.stages._students import read_measured
 from pipeline.stages._teacher import STUDENT
 from pipeline.weights import SCHEMA
@@ -46,6 +48,7 @@ def run(project: Project) -> None:
     critic = CriticOnGate.of(project, SPLIT, runtime.device)
     arms: list[dict[str, Any]] = []
     drawn: dict[int, Drawn] = {}
+    estimates: list[dict[str, Estimate]] = []
     warnings: set[str] = set()
     listed = [*arms_of(fused), *students_of(project)]
     examined = compared(listed, chosen, best_member(fused))
@@ -62,6 +65,7 @@ def run(project: Project) -> None:
             neighbours = project.params.evaluation.neighbours
             metrics |= measure(features, real[name], rulers[name], neighbours=neighbours, seed=seed)
             warnings |= set(warnings_of(features, real[name], rulers[name]))
+        estimates.append(estimates_of(found, real, rulers, reference["judges"]))
         metrics[DECIDES] = decisive(metrics, [rulers[name] for name in reference["selection"]])
         if arm in examined:
             about = {key: arm[key] for key in ("name", "kind")}
@@ -90,6 +94,7 @@ def run(project: Project) -> None:
             "arms": arms,
             "classifiers": ask_classifiers(project, runtime, examined),
             **examine(project, runtime.device, [drawn[place] for place in sorted(drawn)]),
+            "intervals": intervals_of(arms, estimates, best_member(fused)),
         },
     )
 

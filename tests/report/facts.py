@@ -59,10 +59,35 @@ def metrics() -> dict[str, Any]:
             "auc": [{"name": "dcgan/r0", "kind": "member", "average": 0.912, "vote": 0.874}],
         },
         "arms": arms,
+        "intervals": intervals(arms),
         "classifiers": classifiers(),
         "classes": classes(),
         "memorisation": memorisation(),
     }
+
+
+def intervals(arms: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the part of `report/metrics.json` that says how sure the judges' distances are."""
+    best = next(arm for arm in arms if arm["name"] == "dcgan/r0")["metrics"]
+    rows = []
+    for arm in arms:
+        judged = {name: arm["metrics"][name] for name in ("fd16_classifier-b", "fd16_selfsup-b")}
+        apart = {name: value - best[name] for name, value in judged.items() if arm["name"] != "dcgan/r0"}
+        rows.append(
+            {
+                "name": arm["name"],
+                "kind": arm["kind"],
+                "distances": {name: sure(0.9 * value, 0.2) for name, value in judged.items()},
+                "differences": {name: sure(value, 0.15) for name, value in apart.items()},
+            }
+        )
+    return {"confidence": 0.95, "images_a_dimension": 5, "arms": rows}
+
+
+def sure(value: float, error: float) -> dict[str, Any]:
+    half = 1.96 * error
+    errors = {"redraws": 0.6 * error, "real": 0.8 * error}
+    return {"value": value, "low": value - half, "high": value + half, **errors, "beyond_noise": abs(value) > half}
 
 
 def classifiers() -> dict[str, Any]:

@@ -6,9 +6,9 @@ from html.parser import HTMLParser
 
 import pytest
 
-from pipeline.report import charts, tables
+from pipeline.report import certainty, charts, tables
 from pipeline.report.page import render, strategy_chart
-from tests.report.facts import facts, metrics, recipe
+from tests.report.facts import facts, intervals, metrics, recipe
 
 VOID = {"meta", "img", "link", "br", "hr", "input", "rect", "line", "path"}
 
@@ -78,6 +78,33 @@ def test_page_tells_the_race_and_is_silent_without_one(page: str) -> None:
     assert '<th>mlp</th><td colspan="7">out</td><td class="text">no candidate in rung 1</td>' in page
     assert "Siblings in dcgan stay candidates" in page
     assert "race" not in render(dataclasses.replace(facts(), race=[], siblings=[]))
+
+
+def test_page_says_how_sure_the_distances_are(page: str) -> None:
+    assert "The difference is beyond the noise by every judge." in page
+    assert "<p>difference -1.41, 95 % interval -1.71 to -1.12</p>" in page
+    assert "<h3>fd16_selfsup-b</h3>" in page
+    (row,) = re.findall(r"<tr class=\"strategy\"><th>best</th>.*?</tr>", page.split("How sure these")[1], re.DOTALL)[:1]
+    assert "<td>0.129</td><td>-0.165 to 0.423</td>" in row
+    assert "within the noise" in row
+
+
+def test_page_without_intervals_says_that_images_are_too_few() -> None:
+    judged = metrics()
+    for arm in judged["intervals"]["arms"]:
+        arm["distances"], arm["differences"] = {}, {}
+    page = render(dataclasses.replace(facts(), metrics=judged))
+    assert "fd16_classifier-b has no interval: that takes 5 images a dimension on each side." in page
+    assert "too few to tell whether that is noise" in page
+
+
+def test_sentence_of_what_is_beyond_the_noise() -> None:
+    judged = metrics()
+    shipped = next(arm for arm in judged["intervals"]["arms"] if arm["name"] == "weighted")["differences"]
+    shipped["fd16_selfsup-b"]["beyond_noise"] = False
+    assert certainty.sentence(judged) == "The difference is beyond the noise by fd16_classifier-b only."
+    shipped["fd16_classifier-b"]["beyond_noise"] = False
+    assert certainty.sentence(judged) == "By no judge is the difference beyond the noise."
 
 
 def test_page_says_what_classifiers_tell_apart_and_learn(page: str) -> None:
@@ -150,6 +177,7 @@ def test_verdict_on_a_student() -> None:
     judged = metrics()
     judged["arms"].append({"name": "small", "kind": "student", "cost": 1.0, "metrics": judged["arms"][0]["metrics"]})
     judged["shipped"] = {"kind": "student", "name": "small"}
+    judged["intervals"] = intervals(judged["arms"])
     sentence = tables.verdict(judged, {"kind": "candidate", "id": "small/student/000200000"})
     assert "the student small" in sentence
     shipped = [bar.label for bar in strategy_chart(judged, "fd16_selfsup") if bar.kind == "winner"]

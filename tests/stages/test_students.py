@@ -207,6 +207,7 @@ def test_choose_keeps_the_fusion_or_ships_the_student(folder: Path) -> None:
     metrics = read_json(target.report / "metrics.json")
     assert metrics["shipped"] == {"kind": "student", "name": "small"}
     assert [arm["name"] for arm in metrics["arms"]] == ["gan/r0", "best", "small-control", "small"]
+    assert [arm["name"] for arm in metrics["intervals"]["arms"]] == [arm["name"] for arm in metrics["arms"]]
     assert (target.report / "figures" / "student" / "small.png").exists()
     told = metrics["classifiers"]["two_sample"]
     assert [(row["kind"], row["name"]) for row in told] == [

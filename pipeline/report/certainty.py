@@ -1,0 +1,59 @@
+"""What the report says about how sure the judges' numbers are, from `intervals` of `report/metrics.json`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Row:
+    """An arm by one judge: its distance as measured, and the intervals of it and of its difference.
+
+    difference: how much farther than the best member it is; None for the best member itself.
+    """
+
+    name: str
+    kind: str
+    measured: float
+    distance: Mapping[str, Any]
+    difference: Mapping[str, Any] | None
+
+
+def by_judge(metrics: Mapping[str, Any]) -> dict[str, list[Row]]:
+    """Return the rows of each judge that has intervals, by its metric, the nearest arm first."""
+    found: dict[str, list[Row]] = {}
+    for arm, sure in zip(metrics["arms"], metrics["intervals"]["arms"], strict=True):
+        for metric, distance in sure["distances"].items():
+            difference = sure["differences"].get(metric)
+            found.setdefault(metric, []).append(
+                Row(arm["name"], arm["kind"], arm["metrics"][metric], distance, difference)
+            )
+    return {metric: sorted(rows, key=lambda row: float(row.distance["value"])) for metric, rows in found.items()}
+
+
+def without(metrics: Mapping[str, Any]) -> list[str]:
+    """Return the judges' metrics that have too few images for an interval."""
+    return [name for name in metrics["headline"] if name not in by_judge(metrics)]
+
+
+def differences(metrics: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+    """Return by how much what is shipped is farther than the best member, by metric."""
+    shipped = metrics["shipped"]
+    arms = metrics["intervals"]["arms"]
+    found: Mapping[str, Mapping[str, Any]] = next(
+        arm["differences"] for arm in arms if (arm["kind"], arm["name"]) == (shipped["kind"], shipped["name"])
+    )
+    return found
+
+
+def sentence(metrics: Mapping[str, Any]) -> str:
+    """Say by which judges the difference between what is shipped and the best member is beyond the noise."""
+    found = differences(metrics)
+    if not found:
+        return "The images are too few to tell whether that is noise."
+    beyond = [metric for metric, difference in found.items() if difference["beyond_noise"]]
+    if len(beyond) == len(metrics["headline"]):
+        return "The difference is beyond the noise by every judge."
+    if not beyond:
+        return "By no judge is the difference beyond the noise."
+    return f"The difference is beyond the noise by {' and '.join(beyond)} only."
