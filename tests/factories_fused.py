@@ -138,8 +138,8 @@ def write_judgement(root: Path, winner: str = "weighted") -> None:
         "warnings": [],
         "classes": None,
         "memorisation": [
-            {"name": winner, "kind": "strategy", "authentic": 0.5}
-            | {"in_train": 0.8, "by_chance": 0.8, "distance_ratio": 1.0}
+            {"name": winner, "kind": "strategy", "authentic": 0.5, "in_train": 0.8, "suspicious": False}
+            | {"by_chance": 0.8, "deviation": 0.01, "distance_ratio": 1.0}
         ],
         "arms": [
             {"name": name, "kind": kind, "cost": 1.0, "metrics": {DECIDES: d, "fd16_selfsup": d}}

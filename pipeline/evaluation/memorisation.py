@@ -4,6 +4,7 @@ Nearness is measured in a space that was fitted to no image at all (`coarse`): a
 training images tells these apart more finely than others, and finds them nearer or farther for that alone.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,19 +37,31 @@ class Memorisation:
     """How near images are to the training images.
 
     authentic: share that is authentic (Alaa et al., arXiv:2102.08921, sec. 3): farther from the nearest training image
-    than that one is from its own nearest training image. in_train: share whose nearest real image, of the training and
-    the held-out ones together, is a training image; of images made without a look at either, `by_chance` are.
+    than that one is from its own nearest training image. Real images that nobody has seen are so too seldom to speak
+    of copies without comparing with them, and images that look like nothing are all authentic.
+    in_train: share whose nearest real image, of the training and the held-out ones together, is a training image.
+    by_chance, deviation: its mean and standard deviation over all ways of dividing these real images into training and
+    held-out ones, which is what it is drawn from where the images were made without a look at either. An image that is
+    drawn over and over counts as what it is: one.
     distance_ratio: mean distance to the nearest of some training images, over that to the nearest of equally many
-    held-out images; 1 where nothing is memorised, None where both are 0. nearest: N int64, row of the nearest training
-    image. relative: N, distance to it over its distance to its own nearest one; authentic where above 1, 0 of a copy.
+    held-out images; 1 where nothing is memorised, None where both are 0. A copied image lies in one block of training
+    images only, so where these are many more than the held-out ones copies lower it little: `in_train` is sharper.
+    nearest: N int64, row of the nearest training image. relative: N, the distance to it over its distance to its own
+    nearest training image; authentic where above 1, 0 of a copy.
     """
 
     authentic: float
     in_train: float
     by_chance: float
+    deviation: float
     distance_ratio: float | None
     nearest: Tensor
     relative: Tensor
+
+    @property
+    def suspicious(self) -> bool:
+        """Whether training images are the nearest more often than chance explains, by three standard deviations."""
+        return self.in_train > self.by_chance + 3 * self.deviation
 
 
 def coarse(images: Tensor) -> Tensor:
@@ -80,15 +93,35 @@ def memorisation(images: Tensor, train: np.ndarray, held_out: np.ndarray, device
     trained, held = nearest(points, train, equal), nearest(points, held_out, equal)
     hit, back = trained.rows.unique(return_inverse=True)
     own = nearest(points_of(train, hit), train, len(train), without=hit).distances[back]
-    before = (trained.distances < held.distances).double() + (trained.distances == held.distances).double() / 2
+    in_train, deviation = share_in_train(trained, held, len(train), len(held_out))
     return Memorisation(
         authentic=float((trained.distances > own).double().mean()),
-        in_train=float(before.mean()),
+        in_train=in_train,
         by_chance=len(train) / (len(train) + len(held_out)),
+        deviation=deviation,
         distance_ratio=trained.block_mean / held.block_mean if held.block_mean else None,
         nearest=trained.rows.cpu(),
         relative=(trained.distances / own).nan_to_num(nan=0.0, posinf=torch.inf).cpu(),
     )
+
+
+def share_in_train(trained: Nearest, held: Nearest, n_train: int, n_held: int) -> tuple[float, float]:
+    """Return how often a training image is nearer than any held-out one, and the standard deviation of that by chance.
+
+    The share is a sum of weights over those real images that are training images, the weight of a real image being the
+    share of points that it is nearest to. Drawing n_train of all M = n_train + n_held without replacement gives the sum
+    the variance p (1 - p) M / (M - 1) (sum of squared weights - 1 / M), p = n_train / M. A tie counts for both by half.
+    """
+    nearer = (trained.distances < held.distances).double() + (trained.distances == held.distances).double() / 2
+    weights = torch.cat(
+        [
+            torch.bincount(trained.rows, weights=nearer, minlength=n_train),
+            torch.bincount(held.rows, weights=1 - nearer, minlength=n_held),
+        ]
+    ) / len(nearer)
+    total = n_train + n_held
+    variance = n_train * n_held / (total * (total - 1)) * (float(weights.square().sum()) - 1 / total)
+    return float(nearer.mean()), math.sqrt(max(variance, 0.0))
 
 
 def nearest(points: Tensor, images: np.ndarray, block: int, without: Tensor | None = None) -> Nearest:

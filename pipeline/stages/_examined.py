@@ -19,6 +19,7 @@ from pipeline.randomness import derive_seed
 
 HELD_OUT, FRESH = "gate", "val"  # FRESH takes the place of generated images in the row of real ones
 REAL: Mapping[str, str] = {"name": "real images", "kind": "real"}
+NUMBERS = ("authentic", "in_train", "by_chance", "deviation", "distance_ratio", "suspicious")
 PAIRS = 32  # of an image and the training image nearest to it, in the picture
 
 
@@ -81,11 +82,11 @@ def copies(project: Project, device: torch.device, drawn: Sequence[Drawn]) -> li
         name = arm.about["name"].replace("/", "-")
         write_png(project.report / "figures" / "nearest" / f"{name}.png", grid(pairs))
         rows.append({**arm.about, **told(found)})
-        says = f"{found.authentic:.1%} authentic, of real images {rows[0]['authentic']:.1%}"
+        says = f"a training image is nearest to {found.in_train:.1%}, by chance {found.by_chance:.1%}"
         print(f"judge  {arm.about['name']:<20}{says}", flush=True)
     return rows
 
 
-def told(found: Memorisation) -> dict[str, float | None]:
+def told(found: Memorisation) -> dict[str, float | bool | None]:
     """Return the numbers of a memorisation."""
-    return {name: getattr(found, name) for name in ("authentic", "in_train", "by_chance", "distance_ratio")}
+    return {name: getattr(found, name) for name in NUMBERS}

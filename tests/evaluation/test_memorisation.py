@@ -38,8 +38,10 @@ def test_fresh_real_images_are_not_found_to_be_copies() -> None:
     # Of points in six dimensions under half are each other's nearest, so over a third are authentic whatever made them.
     assert found.authentic > 0.35
     assert found.by_chance == 0.75
-    assert found.in_train == pytest.approx(0.75, abs=0.06)
+    assert found.in_train == pytest.approx(0.75, abs=3 * found.deviation)
+    assert found.deviation < 0.03
     assert found.distance_ratio == pytest.approx(1, abs=0.05)
+    assert not found.suspicious
 
 
 def test_copies_are_caught() -> None:
@@ -47,6 +49,7 @@ def test_copies_are_caught() -> None:
     found = examine(train[200:500], train, pictures(500, 3))
     assert found.authentic == 0
     assert found.in_train == 1
+    assert found.suspicious
     assert found.nearest.tolist() == list(range(200, 500))
     assert (found.relative == 0).all()
     # A copied image lies in one of the three blocks of 500.
@@ -74,7 +77,7 @@ def test_poor_images_are_authentic_and_near_nothing() -> None:
     random = np.random.default_rng(0).integers(0, 256, (400, 1, 16, 16), dtype=np.uint8)
     found = examine(torch.from_numpy(random), pictures(900, 2), pictures(300, 3))
     assert found.authentic == 1
-    assert found.in_train == pytest.approx(0.75, abs=0.1)
+    assert found.in_train == pytest.approx(0.75, abs=3 * found.deviation)
     assert found.distance_ratio == pytest.approx(1, abs=0.02)
 
 
@@ -104,6 +107,28 @@ def test_equal_to_brute_force(seed: int, n_train: int, n_held: int) -> None:
     points = [coarse(images).double().numpy() for images in made]
     expected = by_brute_force(*points)
     assert (found.authentic, found.in_train, found.distance_ratio) == pytest.approx(expected, rel=1e-4)
+
+
+def test_chance_is_what_other_divisions_of_the_real_images_give() -> None:
+    images, real, random = pictures(60, 1), pictures(40, 2).numpy(), np.random.default_rng(0)
+    found = []
+    for _ in range(400):
+        order = random.permutation(40)
+        found.append(memorisation(images, real[order[:25]], real[order[25:]], CPU))
+    shares = [one.in_train for one in found]
+    assert {one.by_chance for one in found} == {25 / 40}
+    # Which images are nearest depends on no division, so each gives the same deviation.
+    assert found[0].deviation == pytest.approx(found[1].deviation)
+    assert np.mean(shares) == pytest.approx(25 / 40, abs=4 * found[0].deviation / 20)
+    assert np.std(shares) == pytest.approx(found[0].deviation, rel=0.12)
+
+
+def test_one_image_over_and_over_is_no_proof_of_copying() -> None:
+    images = disturbed(pictures(1, 1)).expand(300, -1, -1, -1)
+    for seed in range(10):
+        found = examine(images, pictures(300, 20 + seed), pictures(100, 40 + seed))
+        assert found.deviation == pytest.approx(0.433, abs=0.01)
+        assert not found.suspicious
 
 
 def test_the_size_of_the_parts_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -142,8 +142,10 @@ def classes() -> dict[str, Any]:
 def memorisation() -> list[dict[str, Any]]:
     """Return the part of `report/metrics.json` that tells of copies."""
     values = [(0.41, 0.768, 1.004), (0.62, 0.771, 0.998), (0.12, 0.93, None)]
+    by_chance = {"by_chance": 0.769, "deviation": 0.011}
     return [
-        {"name": name, "kind": kind, "authentic": a, "in_train": b, "by_chance": 0.769, "distance_ratio": c}
+        {"name": name, "kind": kind, "authentic": a, "in_train": b, "distance_ratio": c, "suspicious": b > 0.8}
+        | by_chance
         for (name, kind), (a, b, c) in zip(SEEN, values, strict=True)
     ]
 
