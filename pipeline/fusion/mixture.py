@@ -10,6 +10,19 @@ from pipeline.evaluation.frechet import Matrix, Moments, Vector, Views
 from pipeline.fusion.simplex import Optimum, minimise
 
 
+def mixed(parts: Sequence[Views], weights: Vector) -> Views:
+    """Return what the extractors see of the mixture Σwᵢpᵢ; parts without weight are not looked at."""
+    drawn = [(float(weight), part) for weight, part in zip(weights, parts, strict=True) if weight > 0]
+    views = []
+    for seen in range(len(parts[0])):
+        mean, second = np.zeros_like(parts[0][seen].mean), np.zeros_like(parts[0][seen].covariance)
+        for weight, part in drawn:
+            mean += weight * part[seen].mean
+            second += weight * (part[seen].covariance + np.outer(part[seen].mean, part[seen].mean))
+        views.append(Moments(mean, second - np.outer(mean, mean)))
+    return tuple(views)
+
+
 @dataclass(frozen=True)
 class MixtureDistance:
     """Fréchet distance of Σwᵢpᵢ from the real images as one extractor sees it, from moments alone.

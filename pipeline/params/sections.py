@@ -10,6 +10,7 @@ import pipeline.fusion.strategies
 from pipeline.params.family import Family
 from pipeline.params.fields import NAME, Count, Fraction, NotNegative, Positive, Samples, Section, Several, registered
 from pipeline.params.racing import Budget, Racing, complaint
+from pipeline.params.select import Select
 from pipeline.params.student import Choose, Student
 
 OWN_EXTRACTORS = ("classifier", "classifier-b", "selfsup", "selfsup-b", "pixels")
@@ -145,6 +146,8 @@ class Fusion(Section):
     strategies: list[str] = Field(default=list(registered(pipeline.fusion.strategies)), min_length=1)
     strategy: str = AUTO
     fit_fraction: Annotated[float, Field(gt=0, lt=1, strict=True)] = 0.5
+    select: Select = Select()
+    greedy_steps: Count = 50
     vote_draws: Several = 4
     soup_members: Count = 1
     min_members: Count = 1

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import ChorusError
-from pipeline.evaluation import frechet, store
+from pipeline.evaluation import store
 from pipeline.evaluation.frechet import Matrix, Views
 from pipeline.evaluation.ruler import Real, Ruler
 from pipeline.files import file_hash, read_json, tree_hash
@@ -132,8 +132,7 @@ def read_family(project: Project, rulers: Sequence[Ruler], family: str, rung: in
         critic = weights.parent / entry["id"] / "discriminator.safetensors"
         judge = file_hash(critic) if critic.exists() else None
         asked = store.read_asked(folder, entry["id"])
-        views = tuple(map(frechet.moments, read()))
-        found.append(Candidate(entry["id"], views, judge, read, entry["classes"], asked))
+        found.append(Candidate.of(entry["id"], judge, read, entry["classes"], asked))
     return found
 
 

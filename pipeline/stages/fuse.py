@@ -10,13 +10,14 @@ from pipeline.evaluation import store
 from pipeline.evaluation.ruler import DECIDES
 from pipeline.files import write_json
 from pipeline.fusion.choice import Entrant, choose, verdict
+from pipeline.fusion.diversity import diversity, plain_mixtures
 from pipeline.fusion.kinds import networks_of
 from pipeline.fusion.samplers import draw
+from pipeline.fusion.selection import select
 from pipeline.fusion.strategies._base import Fusion, NotApplicableError, Problem, strategy
 from pipeline.params import AUTO
 from pipeline.params import Fusion as Settings
 from pipeline.project import Project
-from pipeline.racing.branches import Branching
 from pipeline.randomness import derive_seed
 from pipeline.recipes import EXTRACTORS, load_sampler
 from pipeline.stages._critic import write_critic
@@ -35,7 +36,7 @@ def run(project: Project) -> None:
     runtime = set_up(project.params.compute)
     remove_former(project, "fuse")
     rulers = store.deciding_rulers(project.reference)
-    fit, _ = halves_of_val(project, rulers)
+    fit, held_out = halves_of_val(project, rulers)
     pool, siblings = without_worse_siblings(project, read_pool(project, rulers), fit)
     for found in siblings:
         verdict = "kept" if found.kept else "left out"
@@ -44,7 +45,10 @@ def run(project: Project) -> None:
     seed = derive_seed(project.params.seed, "fuse", "fit")
     scorer = Scorer.load(project, runtime)
     material = material_of(project, runtime, rulers, scorer.extractors)
-    problem = Problem.of(pool, fit, project.params.fusion, seed, material, rulers)
+    whole = Problem.of(pool, fit, project.params.fusion, seed, material, rulers)
+    problem, selection = select(whole)
+    if len(problem.pool) < len(pool):
+        print(f"fuse  rule {selection.rule} keeps {len(problem.pool)} of {len(pool)} candidates", flush=True)
 
     shutil.rmtree(project.fused, ignore_errors=True)
     rows, entrants = [], []
@@ -54,7 +58,13 @@ def run(project: Project) -> None:
         rows.append(row)
         entrants += [entrant] if entrant else []
     winner = pick(project.params.fusion, rows, entrants)
-    write(project, problem, rows, winner, siblings)
+    members = [candidate.id for candidate in problem.best_of_each_member()]
+    facts = {
+        "siblings": [{**asdict(found), "kept": found.kept} for found in siblings],
+        "selection": asdict(selection),
+        "diversity": diversity(problem.pool, members, plain_mixtures(rows), held_out, problem.seed),
+    }
+    write(project, whole, rows, winner, facts)
     write_critic(project, problem)
 
 
@@ -126,9 +136,9 @@ def write(
     problem: Problem,
     rows: list[dict[str, Any]],
     winner: dict[str, Any],
-    siblings: list[Branching],
+    facts: dict[str, Any],
 ) -> None:
-    """Write the stage's output folder beside the networks that strategies made."""
+    """Write the stage's output folder beside the networks that strategies made; facts: what else the table tells."""
     for name, networks in sorted(networks_of(winner["recipe"]).items()):
         copy_snapshot(project.snapshot(name), project.fused / "members" / name, networks)
     write_json(
@@ -139,7 +149,7 @@ def write(
             "winner": winner["name"],
             "pool": {candidate.id: problem.distances[candidate.id] for candidate in problem.pool},
             "members": {candidate.member: candidate.id for candidate in problem.best_of_each_member()},
-            "siblings": [{**asdict(found), "kept": found.kept} for found in siblings],
+            **facts,
             "strategies": rows,
         },
     )

@@ -6,6 +6,7 @@ import torch
 
 import pipeline.fusion.strategies
 from pipeline.evaluation.ruler import Real
+from pipeline.fusion.diversity import diversity
 from pipeline.fusion.kinds import networks_of
 from pipeline.fusion.strategies._base import Candidate, NotApplicableError, Problem, strategy
 from pipeline.layers.combiner import Combiner
@@ -79,6 +80,29 @@ def test_weighted_beats_best_and_uniform_and_drops_the_far_member():
     # Pruning costs no more than the gap of what is delivered says; the optimum itself is exact to its own gap.
     loss = evidence["fit"] - evidence["fit_optimum"]
     assert -evidence["kkt_residual"] <= loss <= evidence["kkt_residual_delivered"] < 0.05
+
+
+def test_greedy_comes_close_to_the_optimum_from_above():
+    given = problem()
+    evidence = strategy("greedy")(given).evidence
+    optimum = strategy("weighted")(given).evidence["fit_optimum"]
+    # Fifty additions: weights are multiples of a fiftieth at best.
+    assert optimum - 1e-5 <= evidence["fit"] < optimum + 0.02**2
+    shares = {name: evidence["picks"].count(name) / len(evidence["picks"]) for name in evidence["weights"]}
+    assert evidence["weights"] == pytest.approx(shares)
+
+
+def test_weighted_kid_is_nearer_by_its_own_measure_than_best_and_uniform():
+    given = problem()
+    mixtures = {name: strategy(name)(given) for name in ("weighted_kid", "uniform", "best")}
+    told = diversity(given.pool, [], {n: m.evidence["weights"] for n, m in mixtures.items()}, given.real, given.seed)
+    kid, uniform, best = (row["kid"] for row in told["mixtures"])
+    evidence = mixtures["weighted_kid"].evidence
+    assert evidence["fit_kid"] == pytest.approx(kid)
+    assert kid < min(uniform, best)
+    assert "c/r0/1" not in evidence["weights"]
+    assert evidence["kkt_residual"] < 1e-5
+    assert evidence["kernel_rows"] == 2000
 
 
 def test_nearer_members_count_more_in_the_weighted_average():

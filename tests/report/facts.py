@@ -167,7 +167,28 @@ def strategies() -> dict[str, Any]:
     rows[2]["evidence"] |= {"kkt_residual": 3e-7, "weights": {"dcgan/r0/000200000": 0.46}}
     rows.append({"name": "vote", "skipped": "no candidate has a discriminator"})
     pool = {f"{name}/000200000": distance for name, distance in MEMBERS.items()}
-    return {"schema": 1, "decided_by": "rfd_selection", "winner": "weighted", "pool": pool, "strategies": rows}
+    told = {"selection": selection(), "diversity": diversity(), "strategies": rows}
+    return {"schema": 1, "decided_by": "rfd_selection", "winner": "weighted", "pool": pool, **told}
+
+
+def selection() -> dict[str, Any]:
+    """Return what a rule made of the pool, as in `strategies.json`."""
+    verdicts = [
+        {"id": f"{name}/000200000", "distance": far, "kept": far < 10, "why": f"{far / 5.2:.3g} times the nearest"}
+        for name, far in MEMBERS.items()
+    ]
+    return {"rule": "threshold", "verdicts": verdicts}
+
+
+def diversity() -> dict[str, Any]:
+    """Return what mixing can gain, as in `strategies.json`."""
+    rows = [
+        {"name": "uniform", "mean": 0.0512, "ambiguity": 0.0204, "kid": 0.0308},
+        {"name": "weighted", "mean": 0.0419, "ambiguity": 0.0233, "kid": 0.0186},
+    ]
+    members = [f"{name}/000200000" for name in ("dcgan/r0", "dcgan/r1", "mlp/r0")]
+    cosines = [[1.0, 0.82, -0.31], [0.82, 1.0, None], [-0.31, None, 1.0]]
+    return {"images": 179, "mixtures": rows, "members": members, "kid": [0.04, 0.05, 0.06], "correlation": cosines}
 
 
 def race() -> dict[str, Any]:

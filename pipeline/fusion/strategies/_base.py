@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pipeline.evaluation.frechet import Matrix, Views, mean_distance
+from pipeline.errors import ChorusError
+from pipeline.evaluation.frechet import Matrix, Views, mean_distance, moments
 from pipeline.evaluation.ruler import Real, Ruler
 from pipeline.params import Fusion as Settings
 
@@ -31,6 +32,22 @@ class Candidate:
     read: Callable[[], tuple[Matrix, ...]]
     classes: int = 0
     asked: NDArray[np.int64] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        critic: str | None,
+        read: Callable[[], tuple[Matrix, ...]],
+        classes: int = 0,
+        asked: NDArray[np.int64] | None = None,
+    ) -> "Candidate":
+        """Read the features for their moments; raises `ChorusError` with the candidate's name for unusable ones."""
+        try:
+            return cls(name, tuple(map(moments, read())), critic, read, classes, asked)
+        except ChorusError as error:
+            remedy = "leave its family out, or remove its evaluation and run dvc repro"
+            raise ChorusError(f"{name}: {error}; {remedy}") from None
 
     @property
     def member(self) -> str:
