@@ -5,12 +5,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipeline.evaluation.networks import NetworkConfig, build
+from pipeline.evaluation.networks import NetworkConfig, build, to_float
 from pipeline.evaluation.pictures import write_png
 from pipeline.evaluation.ruler import DECIDES
 from pipeline.files import read_json, write_json
 from pipeline.fusion.ratio import Ratio
+from pipeline.fusion.samplers import draw
 from pipeline.models._base import ModelConfig, architecture
+from pipeline.recipes import load_sampler
 from pipeline.weights import save_companion, save_snapshot
 from tests.factories import write_prepared
 
@@ -70,6 +72,34 @@ def write_critic(folder: Path) -> None:
     (folder / "members" / name / "generator.safetensors").unlink()
     reading = {"slope": 2.0, "intercept": 0.1, "quantiles": np.linspace(-1, 1, 128).tolist()}
     write_json(folder / "critic.json", {"schema": 1, "rule": "average", "critics": [{"id": name, **reading}]})
+
+
+def write_moe(folder: Path) -> None:
+    """Write `models/fused` with experts for two groups of images, which an untrained extractor tells apart."""
+    write_fused(folder)
+    torch.manual_seed(9)
+    config = NetworkConfig("plain", CONFIG.channels, CONFIG.size, 6)
+    network = build(config).eval()
+    save_companion(folder / "members" / "extractors" / "selfsup", config.to_json(), network)
+    content = read_json(folder / "recipe.json")
+    drawn = [
+        draw(load_sampler(part, (folder / "members").joinpath), 200, seed=1) for part in content["recipe"]["parts"]
+    ]
+    with torch.inference_mode():
+        first = torch.stack([network(to_float(images))[0][:, 0] for images in drawn])
+    middle = float(first.median())
+    above = (first > middle).float().mean(1).tolist()
+    recipe = {
+        **content["recipe"],
+        "kind": "moe",
+        "by_class": False,
+        "shares": [0.5, 0.5],
+        "table": [[0.75, 0.25], [0.5, 0.5]],
+        "companions": {"router": "extractors/selfsup"},
+        "head": {"weights": [[1.0] + [0.0] * 5, [0.0] * 6], "biases": [-middle, 0.0]},
+        "found": [above, [1 - share for share in above]],
+    }
+    write_json(folder / "recipe.json", content | {"recipe": recipe})
 
 
 def write_project(root: Path) -> None:

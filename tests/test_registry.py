@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from pipeline.fusion.samplers import draw
 from pipeline.packaged import code, folder
 from pipeline.recipes import load_sampler
 from pipeline.tracking import Tracker
-from tests.factories_fused import CONFIG, write_critic, write_fused, write_rejection
+from tests.factories_fused import CONFIG, write_critic, write_fused, write_moe, write_rejection
 
 # -S leaves out the .pth file by which an editable install makes `pipeline` importable; only libraries are put back.
 ISOLATED = f"""
@@ -170,13 +171,17 @@ print(json.dumps([images.tolist(), refused]))
     assert "label 2 does not exist: this model knows the classes 0 to 1" in refused
 
 
-def test_a_rejection_draws_the_same_images_in_a_foreign_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize("write", [write_rejection, write_moe])
+def test_what_looks_at_its_images_draws_the_same_in_a_foreign_process(
+    write: Callable[[Path], None], tmp_path: Path
+) -> None:
     fused = tmp_path / "models" / "fused"
-    write_rejection(fused)
+    write(fused)
     register(tmp_path)
     recipe = read_json(fused / "recipe.json")["recipe"]
     here = draw(load_sampler(recipe, (fused / "members").joinpath), 5, seed=7)
-    assert not torch.equal(here, draw(load_sampler(recipe["source"], (fused / "members").joinpath), 5, seed=7))
+    mixture = recipe.get("source", recipe | {"kind": "mixture"})
+    assert not torch.equal(here, draw(load_sampler(mixture, (fused / "members").joinpath), 5, seed=7))
     shutil.rmtree(fused)  # nothing of the checkout is left when the version is asked
     script = """
 images = model.predict(pd.DataFrame({"label": [-1] * 5}), params={"seed": 7})

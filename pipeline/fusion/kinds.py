@@ -9,7 +9,7 @@ from torch import nn
 
 from pipeline.errors import ChorusError
 from pipeline.fusion.critic import FusedCritic, Reading
-from pipeline.fusion.moe import MoeSampler
+from pipeline.fusion.moe import MoeSampler, Router
 from pipeline.fusion.ratio import ImageRatio, Ratio
 from pipeline.fusion.refine import RefineSampler
 from pipeline.fusion.rejection import RejectionSampler
@@ -41,7 +41,9 @@ def build_sampler(recipe: dict[str, Any], load: Loader, device: torch.device | s
     `{"kind": "rejection", "source": ..., "tries": K, "acceptance": A, "companions": {"ratio": FOLDER/NAME, EXTRACTOR:
     FOLDER/NAME, ...}}`
     `{"kind": "moe", "weights": [W, ...], "parts": [...], "by_class": true, "shares": [S, ...], "table": [[W, ...],
-    ...]}`, with a row of the table for each class; `weights` only tells what comes from each part in all
+    ...]}`, with a row of the table for each class; `weights` only tells what comes from each part in all. With parts
+    that cannot be asked also `"companions": {"router": "extractors/EXTRACTOR"}, "head": {"weights": [[W, ...], ...],
+    "biases": [B, ...]}, "found": [[S, ...], ...]`
     `{"kind": "stack", "parts": [...], "companions": {"combiner": FOLDER/NAME}}`
     A node that needs other networks than those of candidates names them under `companions`, by their use. Raises
     `ChorusError` for an unknown kind.
@@ -49,6 +51,12 @@ def build_sampler(recipe: dict[str, Any], load: Loader, device: torch.device | s
 
     def build(node: dict[str, Any]) -> Sampler:
         return build_sampler(node, load, device)
+
+    def routing(node: dict[str, Any]) -> dict[str, Any]:
+        if "companions" not in node:
+            return {}
+        router = Router(load.companion(node["companions"]["router"]), **node["head"])
+        return {"router": router.to(device).eval(), "found": node["found"]}
 
     match node := recipe:
         case {"kind": "candidate", "id": name}:
@@ -78,7 +86,7 @@ def build_sampler(recipe: dict[str, Any], load: Loader, device: torch.device | s
             return RejectionSampler(build(node["source"]), rating, node["tries"], node["acceptance"])
         case {"kind": "moe"}:
             experts = [build(part) for part in node["parts"]]
-            return MoeSampler(experts, node["shares"], node["table"], by_class=node["by_class"])
+            return MoeSampler(experts, node["shares"], node["table"], by_class=node["by_class"], **routing(node))
     raise ChorusError(f"unknown sampler kind {recipe.get('kind')!r} in the recipe: this code is older than the model")
 
 

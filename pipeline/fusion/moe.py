@@ -1,15 +1,40 @@
 """The sampler of a mixture of experts: which member draws an image depends on the group that it is of."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import cached_property
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.errors import ChorusError
+from pipeline.evaluation.networks import to_float
+from pipeline.fusion.rejection import passes_of
 from pipeline.fusion.samplers import BLOCK, Sampler, choices, indexed, to_uint8
 from pipeline.randomness import derive_seed, generator
 
 TRIES = 2000  # of an image; a group that holds 1 % of a part's images is missed by all of them once in 5·10⁸ times
+
+
+class Router(nn.Module):
+    """Tells the group of an image: the highest of linear scores of an extractor's features.
+
+    network: maps B×C×H×W to features B×D, and more. weights: K×D, biases: K, as of `pipeline.fusion.clusters.Head`.
+    """
+
+    weights: Tensor
+    biases: Tensor
+
+    def __init__(self, network: nn.Module, weights: Sequence[Sequence[float]], biases: Sequence[float]) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("weights", torch.tensor(weights, dtype=torch.float64))
+        self.register_buffer("biases", torch.tensor(biases, dtype=torch.float64))
+
+    @torch.inference_mode()
+    def forward(self, images: Tensor) -> Tensor:
+        """Map B×C×H×W in [-1, 1] to B int64; the images are rounded to whole levels first, as they are delivered."""
+        features = self.network(to_float(to_uint8(images)))[0].double()
+        return (features @ self.weights.T + self.biases).argmax(1)
 
 
 class MoeSampler(Sampler):
@@ -19,12 +44,12 @@ class MoeSampler(Sampler):
     are drawn until one is of the group, as the router tells. It is not settled beforehand which group that has to be:
     part m is tried with probability cₘ / Σc, where cₘ = maxₖ πₖ wₖₘ / fₖₘ, and an image of group k is accepted with
     probability πₖ wₖₘ / (fₖₘ cₘ), which makes Σc tries an image (von Neumann 1951) and not one for each group. An
-    image of an asked class takes Σₘ wₖₘ / fₖₘ.
+    image of an asked class takes Σₘ wₖₘ / fₖₘ. A try costs the part's passes and one of the router, which is counted by
+    its operations.
 
-    shares: K, πₖ. table: K×M, wₖₘ; rows sum to 1, or hold zeros where no part draws the group. router: maps uint8
-    images B×C×H×W to their groups, B int64; its attribute `passes` is what an image costs, in generator passes.
-    found: K×M, fₖₘ: the share of the images of part m that are of group k. Both are None where all are asked.
-    by_class: whether the groups are the classes.
+    shares: K, πₖ. table: K×M, wₖₘ; rows sum to 1, or hold zeros where no part draws the group. by_class: whether the
+    groups are the classes. router, found: None where all parts are asked; found: K×M, fₖₘ, the share of the images of
+    part m that are of group k.
     """
 
     def __init__(
@@ -34,7 +59,7 @@ class MoeSampler(Sampler):
         table: Sequence[Sequence[float]],
         *,
         by_class: bool,
-        router: Callable[[Tensor], Tensor] | None = None,
+        router: nn.Module | None = None,
         found: Sequence[Sequence[float]] | None = None,
     ) -> None:
         self.parts, self.router = list(parts), router
@@ -54,10 +79,17 @@ class MoeSampler(Sampler):
 
     @property
     def cost(self) -> float:
-        routed = float(getattr(self.router, "passes", 0.0))
         direct = (self.joint.sum(0) * self.asked).tolist()
-        pairs = zip(self.parts, direct, self.tries.tolist(), strict=True)
-        return sum(known * part.cost + tries * (part.cost + routed) for part, known, tries in pairs)
+        costs = zip(self.parts, direct, self.tries.tolist(), self.routing_costs, strict=True)
+        return sum(known * part.cost + tries * (part.cost + routing) for part, known, tries, routing in costs)
+
+    @cached_property
+    def routing_costs(self) -> list[float]:
+        """Operations of the router's pass over those of a generator's pass, for each part."""
+        return [
+            passes_of(self.router, part) if self.router is not None and tries > 0 else 0.0
+            for part, tries in zip(self.parts, self.tries.tolist(), strict=True)
+        ]
 
     def _check(self, labels: Tensor) -> None:
         super()._check(labels)
@@ -100,7 +132,7 @@ class MoeSampler(Sampler):
             weights = self.tries.expand(len(left), -1) if wanted is None else self.tries_for[wanted]
             experts = drawn(rows[left], weights, stream, "expert")
             batch = self.by_parts(rows[left], experts, stream)
-            groups = self.router(to_uint8(batch)).cpu()
+            groups = self.router(batch).cpu()
             if wanted is None:
                 taken = uniform(rows[left], stream, "accept") < self.accepted[groups, experts]
             else:

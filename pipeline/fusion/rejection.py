@@ -32,12 +32,7 @@ class RejectionSampler(Sampler):
     @cached_property
     def rating_cost(self) -> float:
         """Operations of the ratio's pass over those of a generator's pass."""
-        rows = torch.arange(BLOCK)
-        with FlopCounterMode(display=False) as drawing:
-            images = self.source.at(rows, 0)
-        with FlopCounterMode(display=False) as rating, torch.inference_mode():
-            self.ratio(images)
-        return self.source.cost * rating.get_total_flops() / drawing.get_total_flops()
+        return passes_of(self.ratio, self.source)
 
     @torch.inference_mode()
     def at(self, rows: Tensor, seed: int, labels: Tensor | None = None) -> Tensor:
@@ -60,6 +55,15 @@ class RejectionSampler(Sampler):
             if not len(left):
                 break
         return images
+
+
+def passes_of(network: nn.Module, source: Sampler) -> float:
+    """Return what a network's pass on an image costs, by operations, in units of a pass of the generator it is from."""
+    with FlopCounterMode(display=False) as drawing:
+        images = source.at(torch.arange(BLOCK), 0)
+    with FlopCounterMode(display=False) as passing, torch.inference_mode():
+        network(images)
+    return source.cost * passing.get_total_flops() / drawing.get_total_flops()
 
 
 def _uniform(rows: Tensor, seed: int) -> Tensor:

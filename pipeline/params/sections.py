@@ -150,6 +150,7 @@ class Fusion(Section):
     greedy_steps: Count = 50
     vote_draws: Several = 4
     soup_members: Count = 1
+    moe_clusters: Count = 10
     min_members: Count = 1
     stacking_kimg: NotNegative = 20
     refine_steps: Count = 10

@@ -5,11 +5,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from pipeline.errors import ChorusError
+from pipeline.evaluation.networks import NetworkConfig, build, to_float
+from pipeline.evaluation.ruler import fit_ruler
+from pipeline.fusion.clusters import clusters
 from pipeline.fusion.kinds import Loader, build_sampler, networks_of
-from pipeline.fusion.moe import MoeSampler
-from pipeline.fusion.samplers import CandidateSampler, MixtureSampler, draw
+from pipeline.fusion.moe import MoeSampler, Router
+from pipeline.fusion.samplers import CandidateSampler, MixtureSampler, draw, to_uint8
 from tests.fusion.test_samplers import ByClass, Linear
 
 # An image's level says its class (dark, grey, bright) and, by a shift, its part.
@@ -24,7 +28,7 @@ def conditional(shift, shares=(0.2, 0.2, 0.6)):
 
 
 class Levels(Linear):
-    """An unconditional generator of three kinds of images, in unequal shares."""
+    """An unconditional generator of three kinds of images, in unequal shares; a pass takes 48 operations an image."""
 
     def __init__(self, shift, shares):
         super().__init__(0.0)
@@ -32,10 +36,8 @@ class Levels(Linear):
         self.ends = torch.distributions.Normal(0, 1).icdf(torch.tensor(shares).cumsum(0)[:-1])
 
     def forward(self, z, y=None):
-        return (
-            super().forward(z) * 0.1
-            + self.levels[torch.bucketize(z[:, 1].contiguous(), self.ends)][:, None, None, None]
-        )
+        kind = torch.bucketize(z[:, 1].contiguous() + 0 * (z @ torch.ones(3, 8))[:, 0], self.ends)
+        return super().forward(z) * 0.1 + self.levels[kind][:, None, None, None]
 
 
 FOUND = ((0.2, 0.6), (0.3, 0.2), (0.5, 0.2))
@@ -53,12 +55,19 @@ def class_of(images):
     return torch.bucketize(level(images).contiguous(), torch.tensor([-0.25, 0.35]))
 
 
-class Router:
-    passes = 0.5
+class ByLevel(nn.Module):
+    """Knows the classes; a pass takes 24 operations an image."""
 
-    def __call__(self, images):
-        assert images.dtype == torch.uint8
-        return class_of(images)
+    def forward(self, images):
+        assert images.dtype == torch.float32
+        return class_of(to_uint8(images)) + (0 * images.flatten(1) @ torch.ones(4, 3))[:, 0].long()
+
+
+class Level(nn.Module):
+    """An extractor whose one feature is an image's level."""
+
+    def forward(self, images):
+        return images[:, 0, 0, :1], None
 
 
 def part_of(images):
@@ -69,7 +78,7 @@ def part_of(images):
 def samplers():
     known = [conditional(shift) for shift in SHIFTS]
     drawn = [unconditional(part) for part in range(2)]
-    routed = {"router": Router(), "found": FOUND}
+    routed = {"router": ByLevel(), "found": FOUND}
     asked = MoeSampler(known, SHARES, TABLE, by_class=True)
     return {
         "asked": asked,
@@ -167,7 +176,7 @@ def test_what_nobody_draws_is_refused():
 
 def test_a_member_that_has_lost_a_group_ends_with_a_message():
     lost = CandidateSampler(Levels(0.0, [0.5, 0.5, 0.0]))
-    sampler = MoeSampler([lost], SHARES, [[1.0]] * 3, by_class=True, router=Router(), found=[[0.4], [0.4], [0.2]])
+    sampler = MoeSampler([lost], SHARES, [[1.0]] * 3, by_class=True, router=ByLevel(), found=[[0.4], [0.4], [0.2]])
     with pytest.raises(ChorusError, match="tries gave no image"):
         draw(sampler, 4, seed=0, labels=torch.tensor([2] * 4))
 
@@ -179,3 +188,28 @@ def test_a_recipe_builds_it():
     sampler = build_sampler(recipe, Loader(networks.__getitem__, networks.__getitem__, networks.__getitem__))
     assert torch.equal(draw(sampler, 50, seed=0), draw(samplers()["asked"], 50, seed=0))
     assert networks_of(recipe) == {"a/r0/1": {"generator"}, "b/r0/1": {"generator"}}
+
+
+def test_the_router_says_of_images_what_the_head_says_of_their_features():
+    torch.manual_seed(0)
+    network = build(NetworkConfig("plain", 1, 8, 6)).eval()
+    images = torch.rand(300, 1, 8, 8) * 2 - 1
+    with torch.inference_mode():
+        features = network(to_float(to_uint8(images)))[0].numpy()
+    ruler = fit_ruler("selfsup", features, 3)
+    head = clusters(ruler.relative(features), 5, seed=0)
+    own = head.before(ruler)
+    groups = Router(network, own.weights.tolist(), own.biases.tolist())(images).numpy()
+    assert len(set(groups.tolist())) == 5
+    assert (groups == head.groups(ruler.relative(features))).mean() > 0.99
+
+
+def test_a_recipe_of_members_that_cannot_be_asked_brings_its_router():
+    parts = [{"kind": "candidate", "id": name} for name in ("a/r0/1", "b/r0/1")]
+    recipe = {"kind": "moe", "by_class": True, "shares": SHARES, "table": TABLE, "weights": [0.7, 0.3], "parts": parts}
+    recipe |= {"companions": {"router": "extractors/mine"}, "found": FOUND}
+    recipe |= {"head": {"weights": [[-2.0], [0.0], [2.0]], "biases": [-0.5, 0.0, -0.7]}}
+    generators = {name: unconditional(part).network for part, name in enumerate(("a/r0/1", "b/r0/1"))}
+    sampler = build_sampler(recipe, Loader(generators.__getitem__, generators.__getitem__, lambda _: Level()))
+    assert torch.equal(draw(sampler, 50, seed=0), draw(samplers()["routed"], 50, seed=0))
+    assert networks_of(recipe)["extractors/mine"] == {"model"}

@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline.evaluation.ruler import Real
+from pipeline.evaluation.ruler import Real, Ruler
+from pipeline.fusion.clusters import Head
 from pipeline.fusion.strategies._base import Candidate, NotApplicableError, Problem, strategy
 from pipeline.params import Fusion
 from tests.fusion.test_experts import images
@@ -62,11 +63,68 @@ def test_a_class_without_real_images_in_val_can_still_be_asked_for():
     assert sum(fusion.recipe["table"][2]) == pytest.approx(1)
 
 
+RULERS = [Ruler("classifier", None, "fd_classifier", 1.0), Ruler("selfsup", None, "fd_selfsup", 1.0)]
+
+
+def unasked(given, labels=True):
+    """The same members where none of them can be asked for a class, with rulers that can be packed."""
+    pool = tuple(replace(c, classes=0, asked=None) for c in given.pool)
+    real = given.real if labels else Real(given.real.features)
+    return replace(given, pool=pool, real=real, rulers=tuple(RULERS))
+
+
+@pytest.mark.parametrize("labels", [True, False])
+def test_members_that_cannot_be_asked_are_looked_through(labels):
+    given = unasked(halves(), labels)
+    fusion = strategy("moe")(given)
+    assert fusion.evidence["fit"] < 0.6 * strategy("weighted")(given).evidence["fit"]
+    recipe = fusion.recipe
+    assert recipe["kind"] == "moe"
+    assert recipe["by_class"] is labels
+    assert recipe["companions"] == {"router": "extractors/classifier"}
+    head = Head(np.array(recipe["head"]["weights"]), np.array(recipe["head"]["biases"]))
+    used = [part["id"] for part in recipe["parts"]]
+    for m, name in enumerate(used):
+        (expert,) = (c for c in given.pool if c.id == name)
+        groups = head.groups(expert.read()[0])
+        shares = np.bincount(groups, minlength=len(recipe["shares"])) / len(groups)
+        assert np.array(recipe["found"])[:, m] == pytest.approx(shares)
+    if labels:
+        assert head.groups(given.real.features[0]) == pytest.approx(given.real.labels, abs=2)
+        assert (head.groups(given.real.features[0]) == given.real.labels).mean() > 0.95
+
+
+def test_who_can_be_asked_needs_no_router():
+    given = halves()
+    mixed = replace(unasked(given), pool=(*given.pool[:2], replace(given.pool[2], classes=0, asked=None)))
+    recipe = strategy("moe")(mixed).recipe
+    found = np.array(recipe.get("found", np.zeros((3, len(recipe["parts"])))))
+    for m, part in enumerate(recipe["parts"]):
+        assert found[:, m].any() == (part["id"] == "c/r0/1")
+
+
+def test_as_many_clusters_as_are_wanted_and_the_images_allow():
+    given = unasked(halves(), labels=False)
+    assert strategy("moe")(given).evidence["groups"] == 10
+    few = replace(given, settings=Fusion(moe_clusters=2))
+    assert strategy("moe")(few).evidence["groups"] == 2
+    small = replace(given, real=given.real.take(np.arange(130)))
+    assert strategy("moe")(small).evidence["groups"] == 3
+
+
+def test_one_cluster_is_the_mixture_that_weighted_finds():
+    given = replace(unasked(halves(), labels=False), settings=Fusion(moe_clusters=1))
+    fusion, weighted = strategy("moe")(given), strategy("weighted")(given)
+    assert fusion.recipe["kind"] == "mixture"
+    assert fusion.evidence["weights"] == pytest.approx(weighted.evidence["weights"], abs=1e-4)
+    assert fusion.evidence["fit"] == pytest.approx(weighted.evidence["fit"], abs=1e-6)
+
+
 def test_it_says_why_it_cannot():
     given = halves()
-    with pytest.raises(NotApplicableError, match="no member can be asked for a class"):
+    with pytest.raises(NotApplicableError, match="no member can be asked for a class, and no extractor"):
         strategy("moe")(replace(given, real=Real(given.real.features)))
-    with pytest.raises(NotApplicableError, match="no member can be asked for a class"):
+    with pytest.raises(NotApplicableError, match="no member can be asked for a class, and no extractor"):
         strategy("moe")(replace(given, pool=tuple(replace(c, classes=0, asked=None) for c in given.pool)))
     few = problem(candidate("a/r0/1", (0.0, 0.0, 0.0), 1, n=30), candidate("b/r0/1", (0.0, 0.0, 0.0), 2, n=30))
     with pytest.raises(NotApplicableError, match="too few images"):

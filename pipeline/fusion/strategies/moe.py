@@ -1,70 +1,124 @@
-"""A mixture with weights of its own for each class, shrunk towards those of the mixture of all classes."""
+"""A mixture with weights of its own for each class, or cluster of features, shrunk towards those of all images."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluation.frechet import Vector
-from pipeline.fusion.experts import Gate, Grouped, fit_gate
+from pipeline.evaluation.frechet import Matrix, Vector
+from pipeline.fusion.clusters import Head, class_means, clusters
+from pipeline.fusion.experts import FEW, Gate, Grouped, fit_gate
 from pipeline.fusion.mixture import MeanDistance
 from pipeline.fusion.strategies._base import Candidate, Fusion, NotApplicableError, Problem, combine, register
+from pipeline.params.sections import OWN_EXTRACTORS
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """The groups that images are divided into.
+
+    real: K groups of the real images. head: names the group of an image by what the ruler number `ruler` sees of it;
+    None where none of the rulers can be packed with the sampler. by_class: whether the groups are the classes.
+    """
+
+    real: NDArray[np.int64]
+    count: int
+    by_class: bool
+    head: Head | None
+    ruler: int
+
+    def asks(self, candidate: Candidate) -> bool:
+        """Whether a candidate can be asked for a group, so that no head has to look for images of it."""
+        return self.by_class and candidate.asked is not None
+
+    def of(self, candidate: Candidate) -> Grouped:
+        """Return the candidate's samples with their groups."""
+        features = candidate.read()
+        if self.by_class and candidate.asked is not None:
+            return Grouped(features, candidate.asked)
+        assert self.head is not None
+        return Grouped(features, self.head.groups(features[self.ruler]))
 
 
 @register("moe")
 def moe(problem: Problem) -> Fusion:
-    conditional = tuple(candidate for candidate in problem.pool if candidate.asked is not None)
-    if problem.real.labels is None or not conditional:
-        raise NotApplicableError("no member can be asked for a class")
-    experts = experts_among(conditional, problem)
-    classes = max(1 + int(problem.real.labels.max()), *(expert.classes for expert in experts))
-    members = [Grouped(expert.read(), asked_of(expert)) for expert in experts]
-    able = np.array([[k < expert.classes for expert in experts] for k in range(classes)])
-    gate = fit_gate(Grouped(problem.real.features, problem.real.labels), members, able)
+    grouping = group(problem)
+    pool = [c for c in problem.pool if grouping.head is not None or grouping.asks(c)]
+    if not pool:
+        raise NotApplicableError("no member can be asked for a class, and no extractor of our own tells images apart")
+    experts = experts_among(pool, problem)
+    members = [grouping.of(expert) for expert in experts]
+    counts = np.stack([member.counts(grouping.count) for member in members], axis=1)
+    asked = np.array([grouping.asks(expert) for expert in experts])
+    known = np.arange(grouping.count)[:, None] < [expert.classes for expert in experts]
+    able = np.where(asked, known, counts >= FEW)
+    gate = fit_gate(Grouped(problem.real.features, grouping.real), members, able)
     if gate is None:
-        raise NotApplicableError("too few images to give classes weights of their own; raise evaluation.samples")
-    return delivered(gate, [expert.id for expert in experts])
+        raise NotApplicableError("too few images to give groups weights of their own; raise evaluation.samples")
+    found = np.where(asked, 0.0, counts / counts.sum(axis=0))
+    return delivered(problem, grouping, gate, experts, found)
 
 
-def experts_among(pool: tuple[Candidate, ...], problem: Problem) -> list[Candidate]:
-    """Return each member's nearest snapshot and whatever else has a part in the best mixture of all classes."""
+def group(problem: Problem) -> Grouping:
+    """Divide by class where the real images have classes, else by clusters of what the first ruler of our own sees."""
+    own = [i for i, ruler in enumerate(problem.rulers) if ruler.extractor in OWN_EXTRACTORS]
+    ruler = own[0] if own else 0
+    points, labels = problem.real.features[ruler], problem.real.labels
+    if labels is not None:
+        count = max([1 + int(labels.max()), *(candidate.classes for candidate in problem.pool)])
+        return Grouping(labels, count, True, class_means(points, labels, count) if own else None, ruler)
+    # A cluster of fewer real images than two halves need to be measured is noise.
+    count = max(min(problem.settings.moe_clusters, len(points) // (2 * FEW)), 1)
+    head = clusters(points, count, problem.seed)
+    return Grouping(head.groups(points), len(head.biases), False, head if own else None, ruler)
+
+
+def experts_among(pool: list[Candidate], problem: Problem) -> list[Candidate]:
+    """Return each member's nearest snapshot, and whatever else has a part in the best mixture without groups."""
     weights = MeanDistance.of([candidate.views for candidate in pool], problem.real.views).optimum().weights
-    nearest = {id(candidate) for candidate in problem.best_of_each_member()}
-    return [c for c, weight in zip(pool, weights, strict=True) if weight > 1e-3 or id(c) in nearest]
+    nearest = {candidate.id for candidate in problem.best_of_each_member()}
+    return [c for c, weight in zip(pool, weights, strict=True) if weight > 1e-3 or c.id in nearest]
 
 
-def asked_of(candidate: Candidate) -> NDArray[np.int64]:
-    """Return the classes of a conditional candidate's samples."""
-    assert candidate.asked is not None
-    return candidate.asked
-
-
-def delivered(gate: Gate, names: list[str]) -> Fusion:
+def delivered(problem: Problem, grouping: Grouping, gate: Gate, experts: list[Candidate], found: Matrix) -> Fusion:
     """Return the sampler of fitted weights, and the evidence for them."""
     overall = gate.plain if gate.strength is None else gate.shares @ gate.table
-    weights = {name: float(weight) for name, weight in zip(names, overall, strict=True) if weight > 0}
+    weights = {c.id: float(weight) for c, weight in zip(experts, overall, strict=True) if weight > 0}
     evidence = {
         "weights": weights,
         "fit": gate.fit,
         "fit_optimum": gate.optimum.value,
         "kkt_residual": gate.optimum.gap,
         "steps": gate.optimum.steps,
+        "groups": grouping.count,
         "shrinkage": 1.0 if gate.strength is None else gate.strength,
         "held_out": gate.held_out,
     }
     if gate.strength is None:
         return Fusion(combine("mixture", weights), evidence)
-    return Fusion(recipe_of(gate, names, overall), evidence)
+    return Fusion(recipe_of(problem, grouping, gate, experts, overall, found), evidence)
 
 
-def recipe_of(gate: Gate, names: list[str], overall: Vector) -> dict[str, Any]:
-    """Return the recipe of the members that draw any class; `weights` says what comes from each of them in all."""
+def recipe_of(
+    problem: Problem, grouping: Grouping, gate: Gate, experts: list[Candidate], overall: Vector, found: Matrix
+) -> dict[str, Any]:
+    """Return the recipe of the members that draw any group; `weights` says what comes from each of them in all."""
     used = np.flatnonzero(gate.table.any(axis=0))
-    return {
+    recipe = {
         "kind": "moe",
-        "by_class": True,
+        "by_class": grouping.by_class,
         "shares": gate.shares.tolist(),
         "table": gate.table[:, used].tolist(),
         "weights": overall[used].tolist(),
-        "parts": [{"kind": "candidate", "id": names[m]} for m in used],
+        "parts": [{"kind": "candidate", "id": experts[m].id} for m in used],
+    }
+    if grouping.head is None or all(grouping.asks(experts[m]) for m in used):
+        return recipe
+    ruler = problem.rulers[grouping.ruler]
+    head = grouping.head.before(ruler)
+    return recipe | {
+        "companions": {"router": f"extractors/{ruler.extractor}"},
+        "head": {"weights": head.weights.tolist(), "biases": head.biases.tolist()},
+        "found": found[:, used].tolist(),
     }
