@@ -11,7 +11,7 @@ from pipeline.fusion.samplers import to_uint8
 
 
 class Ratio(nn.Module):
-    """The logarithm of an acceptance probability as a function of features: bias + l·f + zᵀQz with z = (f − c)B.
+    """The logarithm of an acceptance probability as a function of features: bias + l·z + zᵀQz with z = (f − c)B.
 
     extractors: names of those whose features stand side by side in f, in this order. features: D, of all of them.
     components: k, columns of B. Everything is float64, as fitted. Values above 0 count as 0: the image is accepted.
@@ -28,7 +28,7 @@ class Ratio(nn.Module):
         self.extractors = tuple(extractors)
         shapes = {
             "bias": (),
-            "linear": (features,),
+            "linear": (components,),
             "centre": (features,),
             "basis": (features, components),
             "quadratic": (components, components),
@@ -45,7 +45,7 @@ class Ratio(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Map float64 B×D to B."""
         z = (features - self.centre) @ self.basis
-        return self.bias + features @ self.linear + ((z @ self.quadratic) * z).sum(1)
+        return self.bias + z @ self.linear + ((z @ self.quadratic) * z).sum(1)
 
 
 class ImageRatio(nn.Module):

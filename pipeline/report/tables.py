@@ -176,6 +176,11 @@ def recipe_in_words(recipe: Mapping[str, Any]) -> str:
                 "Each image comes from one of these, drawn with these weights, at a latent that has walked "
                 f"{steps} steps to where {len(critics)} discriminators find it more real."
             )
+        case {"kind": "rejection", "acceptance": share}:
+            return (
+                f"Each image comes from one of these, drawn with these weights, of which {share:.0%} are accepted: the "
+                "more likely, the more real images than drawn ones look like it."
+            )
         case {"kind": "stack"}:
             return "Each image is what a trained combiner makes of these members' images, for one shared latent."
         case {"kind": "moe"}:

@@ -11,12 +11,15 @@ from torch import Tensor, nn
 
 from pipeline.compute import Runtime
 from pipeline.data.dataset import load_split
+from pipeline.evaluation import store
 from pipeline.evaluation.extractors import Extractor
 from pipeline.evaluation.frechet import Matrix
 from pipeline.evaluation.ruler import Ruler
+from pipeline.fusion.samplers import CandidateSampler
 from pipeline.fusion.strategies._base import Images, Material
 from pipeline.project import Project
 from pipeline.stages._pool import rows_of_halves
+from pipeline.stages._samples import measured_images
 from pipeline.weights import load_discriminator, load_generator, load_profiles, read_config
 
 
@@ -41,6 +44,9 @@ def material_of(
     def features(images: Tensor) -> tuple[Matrix, ...]:
         return tuple(ruler.relative(extractors[ruler.extractor].features(images).values) for ruler in rulers)
 
+    def samples(name: str) -> Tensor:
+        return measured_images(project, name, CandidateSampler(generator(name), runtime.device))[0]
+
     return Material(
         generator,
         discriminator,
@@ -49,6 +55,8 @@ def material_of(
         fit=fit,
         features=features,
         profiles=lambda name: load_profiles(project.snapshot(name)),
+        samples=samples,
+        judges=tuple(store.read_reference(project.reference)["judges"]),
         device=runtime.device,
         autocast=runtime.autocast,
         say=lambda text: print(f"fuse  {text}", flush=True),

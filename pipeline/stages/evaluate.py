@@ -4,8 +4,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from pipeline.compute import Runtime, set_up
 from pipeline.errors import ChorusError
 from pipeline.evaluation import store
@@ -15,10 +13,11 @@ from pipeline.evaluation.metrics import measure, warnings_of
 from pipeline.evaluation.pictures import grid, write_png
 from pipeline.evaluation.ruler import DECIDES, Ruler, decisive
 from pipeline.files import read_json, tree_hash, write_json
-from pipeline.fusion.samplers import CandidateSampler, classes_of, draw
+from pipeline.fusion.samplers import CandidateSampler
 from pipeline.project import FIRST, Project
 from pipeline.randomness import derive_seed
 from pipeline.stages._failures import failures_of
+from pipeline.stages._samples import measured_images
 from pipeline.tracking import Run, Tracker
 from pipeline.weights import load_generator
 
@@ -108,10 +107,7 @@ def evaluate_candidate(
     params = project.params
     _, member, snapshot = candidate.split("/")
     sampler = CandidateSampler(load_generator(weights / candidate, runtime.device)[0], runtime.device)
-    seed, count = derive_seed(params.seed, "evaluate", candidate), params.evaluation.samples
-    # The classes that it would draw by itself, so that they are known.
-    asked = classes_of(torch.arange(count), sampler.shares, seed)
-    images = draw(sampler, count, seed=seed, labels=asked)
+    images, asked = measured_images(project, candidate, sampler)
     metrics: dict[str, float] = {}
     warnings: list[str] = []
     if bool((images == images[:1]).all()):

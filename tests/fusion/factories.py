@@ -44,6 +44,8 @@ def material(config=CONFIG, n_train=96, n_fit=40, profiles=None):
         fit=lambda: images(n_fit, 1),
         features=features,
         profiles=profiles or (lambda name: {}),
+        samples=lambda name: images(n_train, 2)[0],
+        judges=("pixels",),
         device=torch.device("cpu"),
         autocast=None,
         say=lambda text: None,

@@ -86,6 +86,6 @@ def test_an_images_ratio_is_the_form_of_its_features_as_delivered() -> None:
         found = ImageRatio(ratio, networks)(images).numpy()
     given = {name: value.numpy() for name, value in ratio.state_dict().items()}
     z = (f - given["centre"]) @ given["basis"]
-    linear = given["bias"] + f @ given["linear"]
+    linear = given["bias"] + z @ given["linear"]
     by_hand = [start + row @ given["quadratic"] @ row for start, row in zip(linear, z, strict=True)]
     np.testing.assert_allclose(found, by_hand, rtol=1e-12)

@@ -65,8 +65,9 @@ class Material:
     candidate's networks are built from, as JSON. train: returns the images that members were trained on. fit: returns
     the real images of the part of `val` that there is to fit on, in the order of `Problem.real`. features: returns what
     the rulers that decide see of uint8 images, as `Candidate.read` does. profiles: returns the averages of weights
-    stored with a candidate, by relative width and name of the parameter. device, autocast: to compute with. say: tells
-    of progress.
+    stored with a candidate, by relative width and name of the parameter. samples: returns the images (uint8 N×C×H×W)
+    whose features `Candidate.read` returns, drawn again. judges: names of the extractors that judge, on whose features
+    nothing may be fitted. device, autocast: to compute with. say: tells of progress.
     """
 
     generator: Callable[[str], nn.Module]
@@ -76,6 +77,8 @@ class Material:
     fit: Callable[[], Images]
     features: Callable[[Tensor], tuple[Matrix, ...]]
     profiles: Callable[[str], dict[float, dict[str, Tensor]]]
+    samples: Callable[[str], Tensor]
+    judges: tuple[str, ...]
     device: torch.device
     autocast: torch.dtype | None
     say: Callable[[str], None]
