@@ -7,12 +7,13 @@ import torch
 import pipeline.fusion.strategies
 from pipeline.evaluation.ruler import Real, Ruler
 from pipeline.fusion.diversity import diversity
-from pipeline.fusion.kinds import networks_of
+from pipeline.fusion.kinds import Loader, build_sampler, networks_of
+from pipeline.fusion.samplers import draw
 from pipeline.fusion.strategies._base import Candidate, NotApplicableError, Problem, strategy
 from pipeline.layers.combiner import Combiner
 from pipeline.params import Fusion, registered
 from pipeline.recipes import CANDIDATE_ID
-from tests.fusion.factories import averages, material
+from tests.fusion.factories import CONFIG, averages, material
 
 ALL = registered(pipeline.fusion.strategies)
 # These train, so they need a budget; for more than one member alone.
@@ -177,3 +178,17 @@ def test_a_combiner_trains_to_the_same_bits_again_on_its_own_images(name):
         assert torch.equal(tensor, same)
     untrained = Combiner(1, 3, 32).state_dict()
     assert not torch.equal(mine.network.state_dict()["up.weight"], untrained["up.weight"])
+
+
+def test_a_combiner_of_conditional_members_trains_by_class_and_can_be_asked_for_them():
+    config = replace(CONFIG, class_shares=(1 / 3, 1 / 3, 1 / 3))
+    given = replace(problem(), material=material(config))
+    fusion = strategy("stacking")(given)
+    (combiner,) = fusion.companions.values()
+    load = Loader(given.material.generator, given.material.discriminator, lambda name: combiner.network)
+    sampler = build_sampler(fusion.recipe, load)
+    assert sampler.classes == 3
+    labels = torch.arange(300) % 3
+    images = draw(sampler, 300, seed=0, labels=labels)
+    assert torch.equal(draw(sampler, 20, seed=0, labels=labels[:20]), images[:20])
+    assert not torch.equal(draw(sampler, 300, seed=0, labels=(labels + 1) % 3), images)
