@@ -168,8 +168,17 @@ def write_judgement(root: Path, winner: str = "weighted") -> None:
         "warnings": [],
         "classes": None,
         "memorisation": [
-            {"name": winner, "kind": "strategy", "authentic": 0.5, "in_train": 0.8, "suspicious": False}
-            | {"by_chance": 0.8, "deviation": 0.01, "distance_ratio": 1.0}
+            {
+                "name": winner,
+                "kind": "strategy",
+                "authentic": 0.5,
+                **{
+                    name: {"value": 0.8, "by_chance": 0.8, "deviation": 0.01}
+                    for name in ("in_train", "closest_in_train")
+                },
+                "distance_ratio": 1.0,
+                "suspicious": False,
+            }
         ],
         "arms": [
             {"name": name, "kind": kind, "cost": 1.0, "metrics": {DECIDES: d, "fd16_selfsup": d}}

@@ -1,7 +1,7 @@
 """What the judge tells of the shipped sampler and of the best member alone: classes they cover, and copies."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,6 @@ from pipeline.randomness import derive_seed
 
 HELD_OUT, FRESH = "gate", "val"  # FRESH takes the place of generated images in the row of real ones
 REAL: Mapping[str, str] = {"name": "real images", "kind": "real"}
-NUMBERS = ("authentic", "in_train", "by_chance", "deviation", "distance_ratio", "suspicious")
 PAIRS = 32  # of an image and the training image nearest to it, in the picture
 
 
@@ -82,11 +81,18 @@ def copies(project: Project, device: torch.device, drawn: Sequence[Drawn]) -> li
         name = arm.about["name"].replace("/", "-")
         write_png(project.report / "figures" / "nearest" / f"{name}.png", grid(pairs))
         rows.append({**arm.about, **told(found)})
-        says = f"a training image is nearest to {found.in_train:.1%}, by chance {found.by_chance:.1%}"
+        closest = found.closest_in_train
+        says = f"training images nearest to {closest.value:.1%} of its closest, by chance {closest.by_chance:.1%}"
         print(f"judge  {arm.about['name']:<20}{says}", flush=True)
     return rows
 
 
-def told(found: Memorisation) -> dict[str, float | bool | None]:
+def told(found: Memorisation) -> dict[str, Any]:
     """Return the numbers of a memorisation."""
-    return {name: getattr(found, name) for name in NUMBERS}
+    return {
+        "authentic": found.authentic,
+        "in_train": asdict(found.in_train),
+        "closest_in_train": asdict(found.closest_in_train),
+        "distance_ratio": found.distance_ratio,
+        "suspicious": found.suspicious,
+    }

@@ -37,9 +37,9 @@ def test_fresh_real_images_are_not_found_to_be_copies() -> None:
     found = examine(pictures(600, 1), pictures(1500, 2), pictures(500, 3))
     # Of points in six dimensions under half are each other's nearest, so over a third are authentic whatever made them.
     assert found.authentic > 0.35
-    assert found.by_chance == 0.75
-    assert found.in_train == pytest.approx(0.75, abs=3 * found.deviation)
-    assert found.deviation < 0.03
+    assert found.in_train.by_chance == 0.75
+    assert found.in_train.value == pytest.approx(0.75, abs=3 * found.in_train.deviation)
+    assert found.in_train.deviation < 0.03
     assert found.distance_ratio == pytest.approx(1, abs=0.05)
     assert not found.suspicious
 
@@ -48,7 +48,7 @@ def test_copies_are_caught() -> None:
     train = pictures(1500, 2)
     found = examine(train[200:500], train, pictures(500, 3))
     assert found.authentic == 0
-    assert found.in_train == 1
+    assert found.in_train.value == 1
     assert found.suspicious
     assert found.nearest.tolist() == list(range(200, 500))
     assert (found.relative == 0).all()
@@ -60,7 +60,7 @@ def test_noise_and_another_contrast_hide_no_copy() -> None:
     train = pictures(1500, 2, size=32)
     found = examine(disturbed(train[:300]), train, pictures(500, 3, size=32))
     assert (found.nearest == torch.arange(300)).double().mean() > 0.95
-    assert found.in_train > 0.95
+    assert found.in_train.value > 0.95
     assert found.authentic < 0.1
 
 
@@ -77,7 +77,7 @@ def test_poor_images_are_authentic_and_near_nothing() -> None:
     random = np.random.default_rng(0).integers(0, 256, (400, 1, 16, 16), dtype=np.uint8)
     found = examine(torch.from_numpy(random), pictures(900, 2), pictures(300, 3))
     assert found.authentic == 1
-    assert found.in_train == pytest.approx(0.75, abs=3 * found.deviation)
+    assert found.in_train.value == pytest.approx(0.75, abs=3 * found.in_train.deviation)
     assert found.distance_ratio == pytest.approx(1, abs=0.02)
 
 
@@ -106,7 +106,7 @@ def test_equal_to_brute_force(seed: int, n_train: int, n_held: int) -> None:
     found = examine(*made)
     points = [coarse(images).double().numpy() for images in made]
     expected = by_brute_force(*points)
-    assert (found.authentic, found.in_train, found.distance_ratio) == pytest.approx(expected, rel=1e-4)
+    assert (found.authentic, found.in_train.value, found.distance_ratio) == pytest.approx(expected, rel=1e-4)
 
 
 def test_chance_is_what_other_divisions_of_the_real_images_give() -> None:
@@ -115,19 +115,34 @@ def test_chance_is_what_other_divisions_of_the_real_images_give() -> None:
     for _ in range(400):
         order = random.permutation(40)
         found.append(memorisation(images, real[order[:25]], real[order[25:]], CPU))
-    shares = [one.in_train for one in found]
-    assert {one.by_chance for one in found} == {25 / 40}
+    shares = [one.in_train.value for one in found]
+    assert {one.in_train.by_chance for one in found} == {25 / 40}
     # Which images are nearest depends on no division, so each gives the same deviation.
-    assert found[0].deviation == pytest.approx(found[1].deviation)
-    assert np.mean(shares) == pytest.approx(25 / 40, abs=4 * found[0].deviation / 20)
-    assert np.std(shares) == pytest.approx(found[0].deviation, rel=0.12)
+    assert found[0].in_train.deviation == pytest.approx(found[1].in_train.deviation)
+    assert np.mean(shares) == pytest.approx(25 / 40, abs=4 * found[0].in_train.deviation / 20)
+    assert np.std(shares) == pytest.approx(found[0].in_train.deviation, rel=0.12)
+
+    tenths = [one.closest_in_train.value for one in found]
+    assert np.mean(tenths) == pytest.approx(25 / 40, abs=4 * found[0].closest_in_train.deviation / 20)
+    assert np.std(tenths) == pytest.approx(found[0].closest_in_train.deviation, rel=0.15)
+
+
+def test_few_copies_show_among_the_closest() -> None:
+    train, held_out = pictures(1500, 2), pictures(500, 3)
+    images = torch.cat([pictures(920, 1), disturbed(train[:80], noise=2.0)])
+    found = examine(images, train, held_out)
+    assert not found.in_train.beyond_chance
+    assert found.closest_in_train.beyond_chance
+    assert found.suspicious
+    honest = examine(images[:920], train, held_out)
+    assert not honest.suspicious
 
 
 def test_one_image_over_and_over_is_no_proof_of_copying() -> None:
     images = disturbed(pictures(1, 1)).expand(300, -1, -1, -1)
     for seed in range(10):
         found = examine(images, pictures(300, 20 + seed), pictures(100, 40 + seed))
-        assert found.deviation == pytest.approx(0.433, abs=0.01)
+        assert found.in_train.deviation == pytest.approx(0.433, abs=0.01)
         assert not found.suspicious
 
 
@@ -172,10 +187,10 @@ def test_images_of_one_colour_and_equal_images_give_numbers() -> None:
     found = examine(flat, train, pictures(10, 3))
     assert found.authentic == 0
     assert (found.relative == 0).all()
-    assert found.in_train == 1
+    assert found.in_train.value == 1
     same = torch.zeros(6, 1, 16, 16, dtype=torch.uint8)
     assert examine(same, same, same).distance_ratio is None
-    assert examine(same, same, same).in_train == 0.5
+    assert examine(same, same, same).in_train.value == 0.5
 
 
 @pytest.mark.parametrize("counts", [(0, 5, 5), (5, 1, 5), (5, 5, 0)])

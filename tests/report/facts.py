@@ -142,11 +142,21 @@ def classes() -> dict[str, Any]:
 def memorisation() -> list[dict[str, Any]]:
     """Return the part of `report/metrics.json` that tells of copies."""
     values = [(0.41, 0.768, 1.004), (0.62, 0.771, 0.998), (0.12, 0.93, None)]
-    by_chance = {"by_chance": 0.769, "deviation": 0.011}
+
+    def share(value: float, deviation: float) -> dict[str, float]:
+        return {"value": value, "by_chance": 0.769, "deviation": deviation}
+
     return [
-        {"name": name, "kind": kind, "authentic": a, "in_train": b, "distance_ratio": c, "suspicious": b > 0.8}
-        | by_chance
-        for (name, kind), (a, b, c) in zip(SEEN, values, strict=True)
+        {
+            "name": name,
+            "kind": kind,
+            "authentic": authentic,
+            "in_train": share(in_train, 0.011),
+            "closest_in_train": share(in_train + 0.01, 0.03),
+            "distance_ratio": ratio,
+            "suspicious": in_train > 0.8,
+        }
+        for (name, kind), (authentic, in_train, ratio) in zip(SEEN, values, strict=True)
     ]
 
 

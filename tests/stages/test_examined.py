@@ -103,12 +103,13 @@ def test_a_copier_is_caught_beside_fresh_images(made: Project) -> None:
         ("best", "member"),
     ]
     real, copier, honest = rows
-    assert (copier["authentic"], copier["in_train"]) == (0, 1)
+    assert (copier["authentic"], copier["in_train"]["value"], copier["closest_in_train"]["value"]) == (0, 1, 1)
     assert [row["suspicious"] for row in rows] == [False, True, False]
     assert copier["distance_ratio"] < 0.8
     for row in (real, honest):
         assert row["authentic"] > 0.3
-        assert row["in_train"] == pytest.approx(row["by_chance"], abs=3 * row["deviation"])
+        share = row["in_train"]
+        assert share["value"] == pytest.approx(share["by_chance"], abs=3 * share["deviation"])
         assert row["distance_ratio"] == pytest.approx(1, abs=0.1)
     sheet = np.array(Image.open(made.report / "figures" / "nearest" / "gan-r0.png"))
     assert sheet.shape == (8 * 9 - 1, 8 * 9 - 1, 3)
