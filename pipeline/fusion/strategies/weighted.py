@@ -1,23 +1,34 @@
-"""The mixture of all candidates with the smallest Fréchet distance: a convex problem, solved to a certified gap."""
+"""The mixture of all candidates with the smallest Fréchet distance, a convex problem, shrunk towards equal weights."""
 
 from pipeline.fusion.mixture import MeanDistance
+from pipeline.fusion.shrinkage import divisions, shrunk
 from pipeline.fusion.simplex import gap_at, prune
 from pipeline.fusion.strategies._base import Fusion, Problem, combine, register
 
 
 @register("weighted")
 def weighted(problem: Problem) -> Fusion:
-    distance = MeanDistance.of([candidate.views for candidate in problem.pool], problem.real.views)
+    """Certify the optimum by its gap; few real images shrink the weights, thousands leave them as they are."""
+    parts, real = [candidate.views for candidate in problem.pool], problem.real
+    distance = MeanDistance.of(parts, real.views)
     optimum = distance.optimum()
-    weights = prune(optimum.weights)
-    fit, gradient = distance(weights)
-    by_id = {c.id: float(w) for c, w in zip(problem.pool, weights, strict=True) if w > 0}
+    halves = [
+        (MeanDistance.of(parts, real.take(inside).views), MeanDistance.of(parts, real.take(outside).views))
+        for inside, outside in divisions(len(real), problem.seed)
+    ]
+    members = [candidate.member for candidate in problem.pool]
+    shrinkage = shrunk(prune(optimum.weights), distance, halves, members, lambda given, weights: given(weights)[0])
+    fit, gradient = distance(shrinkage.weights)
+    by_id = {c.id: float(w) for c, w in zip(problem.pool, shrinkage.weights, strict=True) if w > 0}
     evidence = {
         "weights": by_id,
         "fit": fit,
         "fit_optimum": optimum.value,
         "kkt_residual": optimum.gap,
-        "kkt_residual_delivered": gap_at(weights, gradient),
+        "kkt_residual_delivered": gap_at(shrinkage.weights, gradient),
         "steps": optimum.steps,
+        "shrinkage": shrinkage.share,
+        "cross_fitted": shrinkage.held_out,
+        "optimism": shrinkage.optimism,
     }
     return Fusion(combine("mixture", by_id), evidence)

@@ -1,27 +1,39 @@
-"""The mixture of all candidates with the smallest kernel distance (KID): a quadratic programme on the simplex."""
+"""The mixture of all candidates with the smallest kernel distance (KID), a quadratic programme; shrunk too."""
 
 from pipeline.fusion.kernel import MeanKernel
 from pipeline.fusion.kernel_distance import KernelDistance
+from pipeline.fusion.shrinkage import divisions, shrunk
 from pipeline.fusion.simplex import gap_at, prune
 from pipeline.fusion.strategies._base import Fusion, Problem, combine, register
 
 
 @register("weighted_kid")
 def weighted_kid(problem: Problem) -> Fusion:
-    """Solve with the biased estimate, which is convex; report the unbiased one."""
-    parts = [candidate.read() for candidate in problem.pool]
-    kernel = MeanKernel.of([*parts, problem.real.features], problem.seed)
-    distance = KernelDistance.of(kernel, len(parts), [len(parts)])
+    """Solve with the biased estimate, which is convex; report the unbiased one.
+
+    The halves of the real images that cross-fitting needs are parts of the same matrix of mean kernel values.
+    """
+    parts, count = [candidate.read() for candidate in problem.pool], len(problem.pool)
+    divided = [outside for _, outside in divisions(len(problem.real), problem.seed)]
+    reals = [problem.real, *(problem.real.take(rows) for rows in divided)]
+    kernel = MeanKernel.of([*parts, *(real.features for real in reals)], problem.seed)
+    distance, *sides = (KernelDistance.of(kernel, count, [count + place]) for place in range(len(reals)))
     optimum = distance.optimum()
-    weights = prune(optimum.weights)
-    _, gradient = distance(weights)
-    by_id = {c.id: float(w) for c, w in zip(problem.pool, weights, strict=True) if w > 0}
+    # Each division comes both ways, one after the other.
+    halves = [(sides[place ^ 1], side) for place, side in enumerate(sides)]
+    members = [candidate.member for candidate in problem.pool]
+    shrinkage = shrunk(prune(optimum.weights), distance, halves, members, KernelDistance.unbiased)
+    _, gradient = distance(shrinkage.weights)
+    by_id = {c.id: float(w) for c, w in zip(problem.pool, shrinkage.weights, strict=True) if w > 0}
     evidence = {
         "weights": by_id,
-        "fit_kid": distance.unbiased(weights),
+        "fit_kid": distance.unbiased(shrinkage.weights),
         "kkt_residual": optimum.gap,
-        "kkt_residual_delivered": gap_at(weights, gradient),
+        "kkt_residual_delivered": gap_at(shrinkage.weights, gradient),
         "steps": optimum.steps,
-        "kernel_rows": int(kernel.rows[:-1].max()),
+        "shrinkage": shrinkage.share,
+        "cross_fitted_kid": shrinkage.held_out,
+        "optimism_kid": shrinkage.optimism,
+        "kernel_rows": int(kernel.rows[:count].max()),
     }
     return Fusion(combine("mixture", by_id), evidence)

@@ -1,0 +1,87 @@
+"""Shrinkage of fitted weights towards equal ones: few real images say little about many weights.
+
+How far is found by cross-fitting, w_λ = (1−λ) w* + λ u: weights fitted to one half of the real images are measured on
+the other. Halves, as a Fréchet distance of a tenth of few images is bias alone, and several divisions. Simulated with
+twelve candidates and 50, 100 and 200 images, the smallest held-out mean came out nearer than that of five folds, and
+from 100 images on nearer than the one-standard-error rule, which gives up too much.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import numpy as np
+
+from pipeline.evaluation.frechet import Vector
+from pipeline.fusion.folds import Rows, folds
+from pipeline.fusion.simplex import minimise
+
+DIVISIONS = 4
+SHARES = np.linspace(0, 1, 11)
+PRECISION = 1e-5  # to which the halves' weights are found: far below what they differ by
+
+
+class Convex(Protocol):
+    """A distance as a convex function of the weights: returns its value and its gradient."""
+
+    def __call__(self, weights: Vector) -> tuple[float, Vector]: ...
+
+
+Distance = TypeVar("Distance", bound=Convex)
+
+
+@dataclass(frozen=True)
+class Shrinkage:
+    """What cross-fitting found.
+
+    share: λ. weights: what is delivered. held_out: the distance, on images that took no part, of weights shrunk by λ.
+    optimism: how much farther away weights without shrinkage are on such images than on those that they were fitted
+    to. Both are means over fits to half of the images; None where there are too few to divide, and λ is 1 then.
+    """
+
+    share: float
+    weights: Vector
+    held_out: float | None
+    optimism: float | None
+
+
+def divisions(images: int, seed: int) -> list[tuple[Rows, Rows]]:
+    """Return the halves of the images, to fit and to test, of `DIVISIONS` random divisions, each of them both ways."""
+    return [halves for i in range(DIVISIONS) for halves in folds(images, 2, seed + i)]
+
+
+def centre(distance: Convex, members: Sequence[str]) -> Vector:
+    """Return equal weights of the members, each on its nearest candidate; members: of each candidate, whose it is."""
+    alone = [distance(corner)[0] for corner in np.eye(len(members))]
+    weights = np.zeros(len(members))
+    for member in set(members):
+        own = [i for i, other in enumerate(members) if other == member]
+        weights[min(own, key=lambda i: alone[i])] = 1
+    return weights / weights.sum()
+
+
+def shrunk(
+    optimum: Vector,
+    whole: Distance,
+    halves: Sequence[tuple[Distance, Distance]],
+    members: Sequence[str],
+    measure: Callable[[Distance, Vector], float],
+) -> Shrinkage:
+    """Shrink the weights `optimum` of the distance `whole` as far as held-out images justify.
+
+    halves: pairs of distances from disjoint real images, the first to fit and the second to test. measure: value of a
+    distance that is reported, at some weights; it may be less biased than what is minimised.
+    """
+    towards = centre(whole, members)
+    if not halves:
+        return Shrinkage(1.0, towards, None, None)
+    tested, optimism = [], []
+    for fit, test in halves:
+        own, equal = minimise(fit, len(members), tolerance=PRECISION).weights, centre(fit, members)
+        tested.append([measure(test, (1 - share) * own + share * equal) for share in SHARES])
+        optimism.append(tested[-1][0] - measure(fit, own))
+    means = np.mean(tested, axis=0)
+    # Of equal means the least shrunk.
+    best = int(np.argmax(means <= means.min() + 1e-12))
+    share = float(SHARES[best])
+    return Shrinkage(share, (1 - share) * optimum + share * towards, float(means[best]), float(np.mean(optimism)))
