@@ -10,6 +10,7 @@ from rich.table import Table
 from flows.execution import FAILED, SKIPPED, STOPPED, Outcome
 from pipeline.errors import ChorusError
 from pipeline.files import read_json
+from pipeline.report import certainty
 
 COLOURS = {FAILED: "red", STOPPED: "yellow", SKIPPED: "yellow"}
 
@@ -69,12 +70,16 @@ def arm_table(metrics: dict[str, Any]) -> Table | None:
 
 
 def closing_lines(root: Path, metrics: dict[str, Any], registration: dict[str, Any]) -> list[str]:
-    """Return the winner, a student shipped in its place, the registered version and the report, if each is known."""
+    """Return the winner, a student shipped in its place, how sure its difference to the best member is, the registered
+    version and the report, if each is known.
+    """
     lines = []
     if winner := registration.get("strategy") or metrics.get("winner"):
         lines.append(f"winner      {winner}")
     if (shipped := metrics.get("shipped") or {}).get("kind") == "student":
         lines.append(f"shipped     student {shipped['name']}")
+    if shipped and metrics.get("intervals"):
+        lines.append(f"certainty   {certainty.sentence(metrics)}")
     if version := registration.get("version"):
         lines.append(f"registered  {registration.get('model', 'model')} version {version}")
     report = root / str(registration.get("report", "report/report.html"))

@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+WITHIN = "within the noise"
+
 
 @dataclass(frozen=True)
 class Row:
     """An arm by one judge: its distance as measured, and the intervals of it and of its difference.
 
-    difference: how much farther than the best member it is; None for the best member itself.
+    difference: how much farther than the best member it is; None for the best member itself. verdict: that in words.
     """
 
     name: str
@@ -17,6 +19,10 @@ class Row:
     measured: float
     distance: Mapping[str, Any]
     difference: Mapping[str, Any] | None
+
+    @property
+    def verdict(self) -> str:
+        return told(self.difference) if self.difference else "the best member"
 
 
 def by_judge(metrics: Mapping[str, Any]) -> dict[str, list[Row]]:
@@ -47,13 +53,24 @@ def differences(metrics: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
 
 
 def sentence(metrics: Mapping[str, Any]) -> str:
-    """Say by which judges the difference between what is shipped and the best member is beyond the noise."""
-    found = differences(metrics)
-    if not found:
+    """Say by which judges what is shipped differs from the best member beyond the noise, and in which direction."""
+    found: dict[str, list[str]] = {"nearer": [], "farther": [], WITHIN: []}
+    for metric, difference in differences(metrics).items():
+        found[told(difference)].append(metric)
+    if not any(found.values()):
         return "The images are too few to tell whether that is noise."
-    beyond = [metric for metric, difference in found.items() if difference["beyond_noise"]]
-    if len(beyond) == len(metrics["headline"]):
-        return "The difference is beyond the noise by every judge."
-    if not beyond:
-        return "By no judge is the difference beyond the noise."
-    return f"The difference is beyond the noise by {' and '.join(beyond)} only."
+    share = f"{100 * metrics['intervals']['confidence']:g} %"
+    every = len(metrics["headline"])
+    groups = [
+        f"{what} by {'every judge' if len(names) == every else ' and '.join(names)}"
+        for what, names in found.items()
+        if names
+    ]
+    return f"With {share} intervals: {'; '.join(groups)}."
+
+
+def told(difference: Mapping[str, Any]) -> str:
+    """Say in a word or three what an interval of a difference says."""
+    if not difference["beyond_noise"]:
+        return WITHIN
+    return "nearer" if difference["value"] < 0 else "farther"

@@ -54,6 +54,21 @@ def test_missing_and_odd_files(tmp_path: Path, content: str) -> None:
     assert read_results(tmp_path)[1] == {}
 
 
+def test_how_sure_the_difference_is(tmp_path: Path) -> None:
+    differences = {
+        "fd_classifier-b": {"beyond_noise": True, "value": -38.0},
+        "fd_selfsup": {"beyond_noise": False, "value": 0.1},
+    }
+    arms = [{"name": "weighted", "kind": "strategy", "distances": {}, "differences": differences}]
+    judged = {
+        **METRICS,
+        "shipped": {"kind": "strategy", "name": "weighted"},
+        "intervals": {"confidence": 0.95, "arms": arms},
+    }
+    told = "With 95 % intervals: nearer by fd_classifier-b; within the noise by fd_selfsup."
+    assert f"certainty   {told}" in closing_lines(tmp_path, judged, {})
+
+
 def test_old_results_are_not_shown_for_a_failed_run(tmp_path: Path) -> None:
     (tmp_path / "report").mkdir()
     (tmp_path / "report" / "metrics.json").write_text(json.dumps(METRICS))

@@ -81,7 +81,7 @@ def test_page_tells_the_race_and_is_silent_without_one(page: str) -> None:
 
 
 def test_page_says_how_sure_the_distances_are(page: str) -> None:
-    assert "The difference is beyond the noise by every judge." in page
+    assert "With 95 % intervals: nearer by every judge." in page
     assert "<p>difference -1.41, 95 % interval -1.71 to -1.12</p>" in page
     assert "<h3>fd16_selfsup-b</h3>" in page
     (row,) = re.findall(r"<tr class=\"strategy\"><th>best</th>.*?</tr>", page.split("How sure these")[1], re.DOTALL)[:1]
@@ -101,10 +101,14 @@ def test_page_without_intervals_says_that_images_are_too_few() -> None:
 def test_sentence_of_what_is_beyond_the_noise() -> None:
     judged = metrics()
     shipped = next(arm for arm in judged["intervals"]["arms"] if arm["name"] == "weighted")["differences"]
-    shipped["fd16_selfsup-b"]["beyond_noise"] = False
-    assert certainty.sentence(judged) == "The difference is beyond the noise by fd16_classifier-b only."
-    shipped["fd16_classifier-b"]["beyond_noise"] = False
-    assert certainty.sentence(judged) == "By no judge is the difference beyond the noise."
+    one, other = shipped["fd16_classifier-b"], shipped["fd16_selfsup-b"]
+    other["beyond_noise"] = False
+    told = "With 95 % intervals: nearer by fd16_classifier-b; within the noise by fd16_selfsup-b."
+    assert certainty.sentence(judged) == told
+    one["beyond_noise"] = False
+    assert certainty.sentence(judged) == "With 95 % intervals: within the noise by every judge."
+    one |= {"beyond_noise": True, "value": 0.4}
+    assert certainty.sentence(judged).startswith("With 95 % intervals: farther by fd16_classifier-b;")
 
 
 def test_page_says_what_classifiers_tell_apart_and_learn(page: str) -> None:
