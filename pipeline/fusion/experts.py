@@ -6,7 +6,7 @@ mixture: the parts are cells (group, member), the weights lie on a product of si
 experts (Jacobs et al. 1991), with a fixed gate πₖ wₖₘ instead of a network.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -104,11 +104,19 @@ class Gate:
     fit: float
 
 
-def fit_gate(real: Grouped, members: Sequence[Grouped], able: Mask) -> Gate | None:
+def fit_gate(
+    real: Grouped,
+    members: Sequence[Grouped],
+    able: Mask,
+    draws: Callable[[Matrix], float] = lambda joint: 1.0,
+    most_draws: float = 1.0,
+) -> Gate | None:
     """Fit the weights and choose by cross-fitting how far they are shrunk towards those of the mixture without groups.
 
     able: K×M, who can draw which group. Only cells with `FEW` images are measured, groups without any take the weights
-    of the plain mixture. Returns None where fewer than `FEW` real images are of groups with measured cells.
+    of the plain mixture. draws: how many images have to be drawn for one that is delivered, with the K×M shares of the
+    whole that groups and members have; the weights are shrunk further until they are no more than `most_draws`.
+    Returns None where fewer than `FEW` real images are of groups with measured cells.
     """
     groups, occurs = len(able), real.counts(len(able))
     measured = able & np.stack([member.counts(groups) >= FEW for member in members], axis=1) & (occurs > 0)[:, None]
@@ -121,11 +129,13 @@ def fit_gate(real: Grouped, members: Sequence[Grouped], able: Mask) -> Gate | No
     plain = MeanDistance.of([member.views for member in members], real.views)
     weights = prune(plain.optimum().weights)
     own, optimum = problem.optimum()
-    if strength is None:
-        return Gate(shares, _spread(weights, able), weights, None, held_out, optimum, plain(weights)[0])
-    table = np.stack([prune(row) if row.any() else row for row in _shrunk(own, _spread(weights, able), strength)])
-    fit = problem(_measured_part(table, measured))[0]
-    return Gate(shares, table, weights, strength, held_out, optimum, fit)
+    for stronger in sorted(some for some in STRENGTHS if strength is not None and some >= strength):
+        rows = _shrunk(own, _spread(weights, able), stronger)
+        table = np.stack([prune(row) if row.any() else row for row in rows])
+        if draws(shares[:, None] * table) <= most_draws:
+            fit = problem(_measured_part(table, measured))[0]
+            return Gate(shares, table, weights, stronger, held_out, optimum, fit)
+    return Gate(shares, _spread(weights, able), weights, None, held_out, optimum, plain(weights)[0])
 
 
 def _spread(weights: Vector, able: Mask) -> Matrix:

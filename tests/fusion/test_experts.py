@@ -53,7 +53,7 @@ def test_the_value_is_the_distance_of_pooled_images(seed):
     shares = counts.sum(axis=1) / counts.sum()
     problem = ExpertDistance.of(Grouped(real.features[:1], real.group), members, counts > 0, shares)
     value, _ = problem(counts / counts.sum(axis=1, keepdims=True))
-    expected = frechet.distance(*frechet.moments(pooled), *frechet.moments(real.features[0]))
+    expected = frechet.distance(frechet.moments(pooled), frechet.moments(real.features[0]))
     # Unbiased covariances of the cells: the identity holds up to 1/n.
     assert value == pytest.approx(expected, rel=0.05, abs=0.02)
 

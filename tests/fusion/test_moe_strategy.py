@@ -7,9 +7,12 @@ import pytest
 
 from pipeline.evaluation.ruler import Real, Ruler
 from pipeline.fusion.clusters import Head
+from pipeline.fusion.moe import MoeSampler
+from pipeline.fusion.samplers import CandidateSampler
 from pipeline.fusion.strategies._base import Candidate, NotApplicableError, Problem, strategy
 from pipeline.params import Fusion
 from tests.fusion.test_experts import images
+from tests.fusion.test_samplers import Linear
 
 
 def candidate(name, shifts, seed, n=1500):
@@ -63,6 +66,13 @@ def test_a_class_without_real_images_in_val_can_still_be_asked_for():
     assert sum(fusion.recipe["table"][2]) == pytest.approx(1)
 
 
+class Steady(CandidateSampler):
+    """A part of one pass an image, of which nothing is drawn here."""
+
+    def __init__(self):
+        super().__init__(Linear(0.0))
+
+
 RULERS = [Ruler("classifier", None, "fd_classifier", 1.0), Ruler("selfsup", None, "fd_selfsup", 1.0)]
 
 
@@ -101,6 +111,27 @@ def test_who_can_be_asked_needs_no_router():
     found = np.array(recipe.get("found", np.zeros((3, len(recipe["parts"])))))
     for m, part in enumerate(recipe["parts"]):
         assert found[:, m].any() == (part["id"] == "c/r0/1")
+
+
+def test_no_more_images_are_thrown_away_than_is_allowed():
+    given = unasked(halves())
+    free = strategy("moe")(given).evidence
+    dear = strategy("moe")(replace(given, settings=Fusion(min_acceptance=0.7))).evidence
+    assert free["acceptance"] >= 0.25
+    assert free["acceptance"] < 0.7 <= dear["acceptance"]
+    assert dear["shrinkage"] > free["shrinkage"]
+    assert dear["fit"] > free["fit"]
+    # Whoever can be asked throws nothing away.
+    assert strategy("moe")(replace(halves(), settings=Fusion(min_acceptance=1.0))).evidence["acceptance"] == 1
+
+
+def test_the_acceptance_is_that_of_the_sampler():
+    given = unasked(halves())
+    fusion = strategy("moe")(given)
+    parts = [Steady() for _ in fusion.recipe["parts"]]
+    numbers = {key: fusion.recipe[key] for key in ("shares", "table", "found", "by_class")}
+    sampler = MoeSampler(parts, **numbers)
+    assert sampler.cost == pytest.approx(1 / fusion.evidence["acceptance"])
 
 
 def test_as_many_clusters_as_are_wanted_and_the_images_allow():

@@ -53,10 +53,11 @@ def moe(problem: Problem) -> Fusion:
     asked = np.array([grouping.asks(expert) for expert in experts])
     known = np.arange(grouping.count)[:, None] < [expert.classes for expert in experts]
     able = np.where(asked, known, counts >= FEW)
-    gate = fit_gate(Grouped(problem.real.features, grouping.real), members, able)
+    found = np.where(asked, 0.0, counts / counts.sum(axis=0))
+    real, most = Grouped(problem.real.features, grouping.real), 1 / problem.settings.min_acceptance
+    gate = fit_gate(real, members, able, lambda joint: draws_of(joint, found), most)
     if gate is None:
         raise NotApplicableError("too few images to give groups weights of their own; raise evaluation.samples")
-    found = np.where(asked, 0.0, counts / counts.sum(axis=0))
     return delivered(problem, grouping, gate, experts, found)
 
 
@@ -81,6 +82,15 @@ def experts_among(pool: list[Candidate], problem: Problem) -> list[Candidate]:
     return [c for c, weight in zip(pool, weights, strict=True) if weight > 1e-3 or c.id in nearest]
 
 
+def draws_of(joint: Matrix, found: Matrix) -> float:
+    """Return how many images the sampler draws for one that it delivers, as `MoeSampler` says.
+
+    joint: K×M, what group k from member m is of the whole. found: K×M, zeros for a member that is asked.
+    """
+    tries = np.divide(joint, found, out=np.zeros(joint.shape), where=found > 0).max(axis=0)
+    return float(np.where(found.any(axis=0), tries, joint.sum(axis=0)).sum())
+
+
 def delivered(problem: Problem, grouping: Grouping, gate: Gate, experts: list[Candidate], found: Matrix) -> Fusion:
     """Return the sampler of fitted weights, and the evidence for them."""
     overall = gate.plain if gate.strength is None else gate.shares @ gate.table
@@ -94,9 +104,11 @@ def delivered(problem: Problem, grouping: Grouping, gate: Gate, experts: list[Ca
         "groups": grouping.count,
         "shrinkage": 1.0 if gate.strength is None else gate.strength,
         "held_out": gate.held_out,
+        "acceptance": 1.0,
     }
     if gate.strength is None:
         return Fusion(combine("mixture", weights), evidence)
+    evidence["acceptance"] = 1 / draws_of(gate.shares[:, None] * gate.table, found)
     return Fusion(recipe_of(problem, grouping, gate, experts, overall, found), evidence)
 
 
