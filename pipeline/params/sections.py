@@ -154,7 +154,7 @@ class Fusion(Section):
     min_acceptance: Annotated[float, Field(gt=0, le=1)] = 0.25
     min_members: Count = 1
     stacking_kimg: NotNegative = 20
-    refine_steps: Count = 10
+    refine_steps: Count = 5
     refine_step_size: Positive = 0.1
 
     @model_validator(mode="after")
