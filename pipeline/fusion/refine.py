@@ -39,7 +39,9 @@ class RefineSampler(Sampler):
                     for place, some in zip(torch.arange(len(z)).split(BLOCK), z.split(BLOCK), strict=True)
                 ]
             )
-            z = z - self.step_size / 2 * drift + self.step_size**0.5 * self.noise(rows, seed, step)
+            ahead = z - self.step_size / 2 * drift + self.step_size**0.5 * self.noise(rows, seed, step)
+            # Where a discriminator has no finite gradient the latent stays: no number would be no image.
+            z = torch.where(ahead.isfinite().all(1, keepdim=True), ahead, z)
         return self.source.images(z, y)
 
     def noise(self, rows: Tensor, seed: int, step: int) -> Tensor:

@@ -53,6 +53,23 @@ def test_no_steps_are_the_generator_itself():
     assert torch.equal(draw(sampler(steps=0), 300, seed=4), draw(CandidateSampler(Plain()), 300, seed=4))
 
 
+class Broken(nn.Module):
+    """A discriminator whose gradient is no number at dark images."""
+
+    def forward(self, images, y=None):
+        return images.mean((1, 2, 3)).sqrt()
+
+
+def test_latents_stay_where_there_is_no_gradient():
+    walk = RefineSampler(CandidateSampler(Plain()), FusedCritic([Broken()], [READING]), 1, 0.1)
+    rows = torch.arange(200)
+    walked, plain = walk.at(rows, 0), CandidateSampler(Plain()).at(rows, 0)
+    assert walked.isfinite().all()
+    dark = plain[:, 0, 0, 0] < 0
+    assert torch.equal(walked[dark], plain[dark])
+    assert not torch.equal(walked[~dark], plain[~dark])
+
+
 def test_an_image_depends_on_the_seed_and_its_number_alone():
     walk = sampler()
     images = draw(walk, 600, seed=3)
