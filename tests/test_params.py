@@ -58,6 +58,7 @@ def changed(path, value):
         ("students", {"best": {"architecture": "mlp", "kimg": 1}}, ["'best' names a student and a family or strategy"]),
         ("students", {"a": {"architecture": "mlp"}}, ["students.a", "'kimg' is missing"]),
         ("students", {"a": {"architecture": "mlp", "kimg": 1, "replicas": 2}}, ["one network", "leave 'replicas' out"]),
+        ("students", {"a": {"architecture": "mlp", "kimg": 1, "ema_profiles": True}}, ["leave 'ema_profiles' out"]),
         ("students", {"a": {"architecture": "mlp", "kimg": 1, "lrr": 2}}, ["students.a.lrr", "unknown key", "samples"]),
         ("choose.tolerance", -0.1, ["choose.tolerance = -0.1", "greater than or equal to 0"]),
         ("data.size", 33, ["data.size = 33", "32"]),
