@@ -55,22 +55,20 @@ def intervals_of(
                 "name": arm["name"],
                 "kind": arm["kind"],
                 "distances": {metric: told(interval(one)) for metric, one in own.items()},
-                "differences": {
-                    metric: told(difference(one, against[metric])) for metric, one in own.items() if own is not against
-                },
+                "differences": {} if own is against else differences(own, against),
             }
             for arm, own in zip(arms, estimates, strict=True)
         ],
     }
 
 
-def told(found: Interval) -> dict[str, Any]:
+def differences(own: Mapping[str, Estimate], against: Mapping[str, Estimate]) -> dict[str, Any]:
+    """Return by how much one arm is farther than another by each judge, and whether noise could have made that."""
+    found = {metric: difference(one, against[metric]) for metric, one in own.items()}
+    return {metric: told(apart) | {"beyond_noise": apart.beyond_noise} for metric, apart in found.items()}
+
+
+def told(found: Interval) -> dict[str, float]:
     """Return an interval as JSON."""
-    return {
-        "value": found.value,
-        "low": found.low,
-        "high": found.high,
-        "redraws": found.redraws,
-        "real": found.real,
-        "beyond_noise": found.beyond_noise,
-    }
+    errors = {"redraws": found.redraws, "real": found.real}
+    return {"value": found.value, "low": found.low, "high": found.high, **errors}
