@@ -28,14 +28,14 @@ def stack(problem: Problem, name: str, images: str) -> Fusion:
     combine, no budget, or the training fails.
     """
     kimg, material = problem.settings.stacking_kimg, problem.material
-    members = [candidate for candidate in problem.ranked() if candidate in problem.best_of_each_member()]
-    if len(members) < 2:
+    nearest = {candidate.id for candidate in problem.best_of_each_member()}
+    ids = [candidate.id for candidate in problem.ranked() if candidate.id in nearest]
+    if len(ids) < 2:
         raise NotApplicableError("there is one member, and nothing to combine it with")
     if not kimg:
         raise NotApplicableError("fusion.stacking_kimg is 0: no combiner is trained")
     if material is None:
         raise NotApplicableError("there are no images and networks to train a combiner with")
-    ids = [candidate.id for candidate in members]
     real = material.train() if images == "train" else material.fit()
     try:
         combiner = train_combiner(ids, real, kimg, material, Streams(problem.seed, name, 0))
