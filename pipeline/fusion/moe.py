@@ -66,7 +66,7 @@ class MoeSampler(Sampler):
         self.shares = torch.tensor(shares, dtype=torch.float64)
         self.table = torch.tensor(table, dtype=torch.float64)
         self.classes = len(self.table) if by_class else 0
-        self.asked = torch.tensor([by_class and part.classes >= len(self.table) for part in self.parts])
+        self.asked = torch.tensor([by_class and part.classes > 0 for part in self.parts])
         self.joint = self.shares[:, None] * self.table
         needed = torch.zeros_like(self.table)
         if found is not None:
@@ -91,14 +91,11 @@ class MoeSampler(Sampler):
             for part, tries in zip(self.parts, self.tries.tolist(), strict=True)
         ]
 
-    def _check(self, labels: Tensor) -> None:
-        super()._check(labels)
-        nobody = labels[(labels >= 0) & ~self.table.any(1)[labels]]
-        if len(nobody):
-            raise ChorusError(f"no member draws label {int(nobody[0])}: they drew no image of it when they were fused")
-
     def at(self, rows: Tensor, seed: int, labels: Tensor | None = None) -> Tensor:
         groups = choices(rows, self.shares, seed, "group") if labels is None else labels
+        nobody = groups[~self.table.any(1)[groups]]
+        if len(nobody):
+            raise ChorusError(f"no member draws label {int(nobody[0])}: they drew no image of it when they were fused")
         experts = drawn(rows, self.table[groups], seed, "expert")
         known = self.asked[experts]
         images = []
