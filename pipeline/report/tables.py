@@ -165,6 +165,10 @@ def shares(recipe: Mapping[str, Any]) -> list[tuple[str, float]]:
 def recipe_in_words(recipe: Mapping[str, Any]) -> str:
     """Say how a recipe makes an image."""
     match recipe:
+        case {"kind": "candidate", "id": name} if name.startswith("soup/"):
+            return (
+                "Every image comes from one network, whose weights are an average along a training or among siblings."
+            )
         case {"kind": "candidate"}:
             return "Every image comes from one member."
         case {"kind": "mixture"}:

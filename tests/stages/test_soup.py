@@ -13,6 +13,7 @@ from pipeline.packaged.folder import write_content
 from pipeline.params import parse_params
 from pipeline.project import Project
 from pipeline.recipes import load_sampler
+from pipeline.report import tables
 from pipeline.stages import choose, evaluate, fuse, judge, reference
 from pipeline.weights import save_profiles, save_snapshot
 from tests.factories import write_prepared
@@ -75,6 +76,7 @@ def test_it_is_chosen_judged_and_packaged_as_any_candidate(fused: Project, tmp_p
     judge.run(fused)
     arms = {arm["name"]: arm for arm in read_json(fused.report / "metrics.json")["arms"]}
     assert arms["soup"]["cost"] == 1
+    assert "average along a training" in tables.recipe_in_words(recipe)
     write_content(fused.chosen, tmp_path / "content")
     packed = read_json(tmp_path / "content" / "model.json")["recipe"]
     assert torch.equal(draw(load_sampler(packed, (tmp_path / "content" / "members").joinpath), 60, seed=5), images)
