@@ -30,6 +30,7 @@ PIXELS = "pixels"
 FITTED = 2 / 3  # of the images; the rest calibrates
 STRENGTHS = (1.0, 0.3, 0.1, 0.03)  # of the tilt, in units of the mixture's distance
 RUNS_OUT = 1e-3  # share of images at most that are not accepted in as many tries as are allowed
+PIXELS_KIMG = 20  # thousand training images that the principal components are of, at most
 STEP = 500
 
 
@@ -99,9 +100,9 @@ def _pixels(problem: Problem, ids: Sequence[str]) -> Pixels | None:
     material = problem.material
     if material is None or PIXELS in (*material.judges, *(ruler.extractor for ruler in problem.rulers)):
         return None
-    train = material.train()[0].to(material.device)
-    seed = derive_seed(problem.seed, NAME)
-    config, network = own.learn(PIXELS, train, None, 0, kimg=len(train) / 1000, seed=seed)
+    seed, images = derive_seed(problem.seed, NAME), material.train()[0]
+    train = images[own.rows_to_learn_from(len(images), PIXELS_KIMG, seed)].to(material.device)
+    config, network = own.learn(PIXELS, train, None, 0, kimg=PIXELS_KIMG, seed=seed)
 
     def features(images: torch.Tensor) -> Matrix:
         with torch.inference_mode():
