@@ -92,7 +92,8 @@ class Gate:
     shares: K, of the groups. table: K×M, rows on the simplex, of zeros where no member draws the group. plain: M, the
     weights of the mixture without groups. strength: the share of the plain weights in the table; None where the
     mixture without groups is as good. held_out: the distance on images that took no part, mean over the divisions, by
-    strength and for the mixture `without groups`. optimum: before shrinking. fit: of what is delivered.
+    strength and for the mixture `without groups`. blend: the share of the mixture without groups that was added so that
+    fewer images are thrown away. optimum: before shrinking. fit: of what is delivered.
     """
 
     shares: Vector
@@ -100,6 +101,7 @@ class Gate:
     plain: Vector
     strength: float | None
     held_out: dict[str, float]
+    blend: float
     optimum: Optimum
     fit: float
 
@@ -115,8 +117,9 @@ def fit_gate(
 
     able: K×M, who can draw which group. Only cells with `FEW` images are measured, groups without any take the weights
     of the plain mixture. draws: how many images have to be drawn for one that is delivered, with the K×M shares of the
-    whole that groups and members have; the weights are shrunk further until they are no more than `most_draws`.
-    Returns None where fewer than `FEW` real images are of groups with measured cells.
+    whole that groups and members have: a convex function, and about 1 for the mixture without groups, of which as much
+    is added as brings it down to `most_draws`. The distance is convex, too, so what is added costs no more than its
+    share of what the weights gain. Returns None where fewer than `FEW` real images are of groups with measured cells.
     """
     groups, occurs = len(able), real.counts(len(able))
     measured = able & np.stack([member.counts(groups) >= FEW for member in members], axis=1) & (occurs > 0)[:, None]
@@ -129,13 +132,35 @@ def fit_gate(
     plain = MeanDistance.of([member.views for member in members], real.views)
     weights = prune(plain.optimum().weights)
     own, optimum = problem.optimum()
-    for stronger in sorted(some for some in STRENGTHS if strength is not None and some >= strength):
-        rows = _shrunk(own, _spread(weights, able), stronger)
+    if strength is not None:
+        rows = _shrunk(own, _spread(weights, able), strength)
         table = np.stack([prune(row) if row.any() else row for row in rows])
-        if draws(shares[:, None] * table) <= most_draws:
-            fit = problem(_measured_part(table, measured))[0]
-            return Gate(shares, table, weights, stronger, held_out, optimum, fit)
-    return Gate(shares, _spread(weights, able), weights, None, held_out, optimum, plain(weights)[0])
+        frequencies = np.stack([member.counts(groups) / len(member.group) for member in members], axis=1)
+        joint, blend = _affordable(shares[:, None] * table, weights * frequencies * able, draws, most_draws)
+        if blend < 1:
+            # A group that does not occur among the real images keeps its row.
+            table = np.where(joint.any(axis=1, keepdims=True), _rows_scaled(joint), table)
+            fit = problem.distance(joint[problem.measured] / joint[problem.measured].sum())[0]
+            return Gate(joint.sum(axis=1), table, weights, strength, held_out, blend, optimum, fit)
+    return Gate(shares, _spread(weights, able), weights, None, held_out, 0.0, optimum, plain(weights)[0])
+
+
+def _affordable(
+    joint: Matrix, without_groups: Matrix, draws: Callable[[Matrix], float], most: float
+) -> tuple[Matrix, float]:
+    """Return the shares K×M with the least part of those without groups that takes no more draws, and that part."""
+    without_groups = without_groups / without_groups.sum()
+
+    def mixed(part: float) -> Matrix:
+        return (1 - part) * joint + part * without_groups
+
+    if draws(joint) <= most:
+        return joint, 0.0
+    low, high = 0.0, 1.0
+    for _ in range(20):
+        middle = (low + high) / 2
+        low, high = (low, middle) if draws(mixed(middle)) <= most else (middle, high)
+    return mixed(high), high
 
 
 def _spread(weights: Vector, able: Mask) -> Matrix:

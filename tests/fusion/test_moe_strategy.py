@@ -118,9 +118,14 @@ def test_no_more_images_are_thrown_away_than_is_allowed():
     free = strategy("moe")(given).evidence
     dear = strategy("moe")(replace(given, settings=Fusion(min_acceptance=0.7))).evidence
     assert free["acceptance"] >= 0.25
-    assert free["acceptance"] < 0.7 <= dear["acceptance"]
-    assert dear["shrinkage"] > free["shrinkage"]
-    assert dear["fit"] > free["fit"]
+    assert free["acceptance"] < 0.7
+    assert free["blend"] == 0
+    assert dear["acceptance"] == pytest.approx(0.7, abs=1e-4)
+    assert 0 < dear["blend"] < 1
+    weighted = strategy("weighted")(given).evidence["fit"]
+    assert free["fit"] < dear["fit"] <= (1 - dear["blend"]) * free["fit"] + dear["blend"] * weighted + 1e-3
+    nothing = strategy("moe")(replace(given, settings=Fusion(min_acceptance=1.0)))
+    assert nothing.recipe["kind"] == "mixture"
     # Whoever can be asked throws nothing away.
     assert strategy("moe")(replace(halves(), settings=Fusion(min_acceptance=1.0))).evidence["acceptance"] == 1
 

@@ -104,6 +104,7 @@ def delivered(problem: Problem, grouping: Grouping, gate: Gate, experts: list[Ca
         "groups": grouping.count,
         "shrinkage": 1.0 if gate.strength is None else gate.strength,
         "held_out": gate.held_out,
+        "blend": gate.blend,
         "acceptance": 1.0,
     }
     if gate.strength is None:
