@@ -1,9 +1,8 @@
-"""A mixture, with its images kept by a density ratio on the features of all selection extractors.
+"""The weighted mixture, with its images kept by a density ratio on the features of all selection extractors.
 
-The mixture is the weighted or the uniform one, whichever ends nearer: the weighted one begins nearer, the other leaves
-more to choose from. The ratio is the convex tilt of `pipeline.fusion.tilt`. Beside the extractors that decide it looks
-at the principal components of the pixels, which cost hardly anything, have learnt no labels and see what networks have
-learnt to overlook; unless these are a judge, for on what a judge sees nothing may be fitted.
+The ratio is the convex tilt of `pipeline.fusion.tilt`. Beside the extractors that decide it looks at the principal
+components of the pixels, which cost hardly anything, have learnt no labels and see what networks have learnt to
+overlook; unless these are a judge, for what a judge sees nothing may be fitted on.
 
 Disjoint real and generated images fit the tilt and calibrate it (how strong it is, and the bound by which images are
 rejected); the other half of `val`, with fresh images, chooses between strategies.
@@ -29,7 +28,6 @@ from pipeline.randomness import derive_seed
 NAME = "ratio"
 PIXELS = "pixels"
 FITTED = 2 / 3  # of the images; the rest calibrates
-SOURCES = ("weighted", "uniform")  # the nearest mixture, and one that leaves more to choose from
 STRENGTHS = (1.0, 0.3, 0.1, 0.03)  # of the tilt, in units of the mixture's distance
 RUNS_OUT = 1e-3  # share of images at most that are not accepted in as many tries as are allowed
 PIXELS_KIMG = 20  # thousand training images that the principal components are of, at most
@@ -53,23 +51,7 @@ def ratio(problem: Problem) -> Fusion:
     foreign = [ruler.extractor for ruler in problem.rulers if ruler.extractor not in own.OWN]
     if foreign or not problem.rulers:
         raise NotApplicableError(f"it would have to pack {', '.join(foreign) or 'extractors'}, which is not ours")
-    found: list[Fusion] = []
-    refused: list[NotApplicableError] = []
-    for source in SOURCES:
-        mixed = strategy(source)(problem)
-        if any(fusion.recipe["source"] == mixed.recipe for fusion in found):
-            continue
-        try:
-            found.append(_fitted(problem, mixed))
-        except NotApplicableError as reason:
-            refused.append(reason)
-    if not found:
-        raise refused[0]
-    return min(found, key=lambda fusion: fusion.evidence["calibrated"])
-
-
-def _fitted(problem: Problem, mixed: Fusion) -> Fusion:
-    """Return the fusion that keeps some of a mixture's images."""
+    mixed = strategy("weighted")(problem)
     weights: dict[str, float] = mixed.evidence["weights"]
     generated = Part(*_read(problem, weights))
     rulers, real, companions = list(problem.rulers), problem.real, {}
