@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pipeline.evaluation import own
 from pipeline.evaluation.frechet import Matrix, Vector, distance
 from pipeline.evaluation.networks import to_float
-from pipeline.evaluation.ruler import Real, Ruler, fit_ruler
+from pipeline.evaluation.ruler import Real, Ruler, choose_dims, fit_ruler
 from pipeline.fusion.ratio import Ratio
 from pipeline.fusion.strategies._base import Companion, Fusion, NotApplicableError, Problem, register, strategy
 from pipeline.fusion.tilt import Form, bound, fit_tilt, weighted_views
@@ -109,7 +109,9 @@ def _pixels(problem: Problem, ids: Sequence[str]) -> Pixels | None:
             parts = [network(to_float(part.to(material.device)))[0].cpu() for part in images.split(STEP)]
         return torch.cat(parts).numpy()
 
-    ruler = fit_ruler(PIXELS, features(train), None)
+    # Few where there are few real images, as for every ruler.
+    dims = choose_dims("auto", config.features, 2 * len(problem.real.features[0]))
+    ruler = fit_ruler(PIXELS, features(train), dims)
     drawn = torch.cat([material.samples(c.id) for c in problem.pool if c.id in ids])
     seen = ruler.relative(features(material.fit()[0])), ruler.relative(features(drawn))
     return Pixels(ruler, *seen, Companion(config.to_json(), network.cpu()))
