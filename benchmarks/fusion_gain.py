@@ -1,0 +1,358 @@
+"""What an ensemble and its fusion are worth against one model of the same compute, over whole repetitions.
+
+    python benchmarks/fusion_gain.py run --source fashion-mnist --data FOLDER --work FOLDER [--repetitions 10]
+                                         [--tflop 30] [--minutes 170]
+    python benchmarks/fusion_gain.py table --source fashion-mnist [--figure FILE]
+
+Every repetition trains everything anew with a seed of its own, in four ways of spending the same operations:
+- `ensemble`: the families of benchmarks/fusion_gain.yaml race for the budget; every strategy is fitted and measured.
+- `plain`: one family gets all of it, and the snapshot that is nearest on val is taken.
+- `matched`: the family that the race placed first gets what a race with one survivor would leave it, with as many
+  candidates to look at on val as the ensemble had, and all strategies are applied to its own snapshots.
+- `more images`: as `plain`, trained on train and val, since density ratios consume val's real images.
+Extractors and prepared images are made once in --work. Arms are measured on the gate split, which takes no decision.
+Results are appended to benchmarks/results/fusion_gain-SOURCE.jsonl, a line an arm; a run that was ended goes on with
+the first way that is not complete there. --minutes: begin no repetition that would not end by then.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import numpy as np
+import yaml
+
+ROOT = Path(__file__).parents[1]
+RECIPE = yaml.safe_load((ROOT / "benchmarks" / "fusion_gain.yaml").read_text())
+FAMILIES: dict[str, dict[str, Any]] = RECIPE["families"]
+RUNGS = [{"rung": 2, "after": 1}]
+KEEP = 0.5
+ENSEMBLE, PLAIN, MATCHED, MORE = "ensemble", "plain", "matched", "more images"
+WAYS = (ENSEMBLE, PLAIN, MATCHED, MORE)
+WORKERS = len(os.sched_getaffinity(0))
+
+
+def results_file(source: str) -> Path:
+    return ROOT / "benchmarks" / "results" / f"fusion_gain-{source}.jsonl"
+
+
+def read_lines(source: str) -> list[dict[str, Any]]:
+    """Return all lines; a last one that a kill cut off is left out."""
+    path = results_file(source)
+    found = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            found.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return found
+
+
+class Workshop:
+    """The folder in which a source's images and extractors lie, and in which projects come and go."""
+
+    def __init__(self, folder: Path, source: str, data: Path) -> None:
+        self.folder, self.source, self.data = folder, source, data
+        self.seconds: dict[str, float] = defaultdict(float)  # of processor time, by project and stage
+
+    def params(self, **changed: Any) -> dict[str, Any]:
+        """Return the project's params.yaml with the study's sections and these."""
+        params = yaml.safe_load((ROOT / "params.yaml").read_text())
+        for name, section in {**RECIPE["sections"], **changed}.items():
+            params[name] = {**params[name], **section} if name in RECIPE["sections"] else section
+        watch = f"data/sources/{self.source}.txt"
+        params["data"] |= {"source": self.source, "root": str(self.data.resolve()), "watch": watch}
+        return params
+
+    def project(self, name: str, prepared: str = "prepared", **changed: Any) -> Path:
+        """Return a project that shares the images and the extractors."""
+        root = self.folder / name
+        (root / "data").mkdir(parents=True, exist_ok=True)
+        (root / "params.yaml").write_text(yaml.safe_dump(self.params(**changed), sort_keys=False))
+        for target, origin in (("prepared", prepared), ("reference", "reference")):
+            if not (root / "data" / target).exists():
+                (root / "data" / target).symlink_to(self.folder / "shared" / "data" / origin)
+        return root
+
+    def run(self, root: Path, *command: str) -> None:
+        """Run a stage's command there, and count its processor time; its output goes to the project's log."""
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        environment["MLFLOW_TRACKING_URI"] = f"sqlite:///{self.folder / 'mlflow.db'}"
+        with (root / "log.txt").open("a") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "pipeline", *command],
+                cwd=root,
+                env=environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise SystemExit(f"python -m pipeline {' '.join(command)} failed; see {root / 'log.txt'}")
+        self.seconds[f"{root.name}/{command[0]}"] += usage.ru_utime + usage.ru_stime
+
+    def share(self) -> None:
+        """Make the images, the extractors, and the images of train and val as one split, unless they are there."""
+        root = self.folder / "shared"
+        if not (root / "data" / "reference" / "reference.json").exists():
+            root.mkdir(parents=True, exist_ok=True)
+            (root / "params.yaml").write_text(yaml.safe_dump(self.params(families=FAMILIES), sort_keys=False))
+            shutil.copytree(ROOT / "data" / "sources", root / "data" / "sources", dirs_exist_ok=True)
+            for stage in ("ingest", "prepare", "reference"):
+                self.run(root, stage)
+        joined, prepared = root / "data" / "joined", root / "data" / "prepared"
+        if not (joined / "manifest.json").exists():
+            shutil.copytree(prepared, joined, dirs_exist_ok=True)
+            for part in ("", "_labels"):
+                both = [np.load(prepared / f"{split}{part}.npy") for split in ("train", "val")]
+                np.save(joined / f"train{part}.npy", np.concatenate(both))
+            manifest = json.loads((prepared / "manifest.json").read_text())
+            manifest["counts"]["train"] += manifest["counts"]["val"]
+            manifest["hash"] = f"{manifest['hash']}-joined"
+            (joined / "manifest.json").write_text(json.dumps(manifest))
+
+
+def at_once(tasks: Iterable[Callable[[], None]]) -> None:
+    """Run tasks, as many at a time as there are cores; raises what the first one that fails raises."""
+    with ThreadPoolExecutor(WORKERS) as pool:
+        for future in [pool.submit(task) for task in tasks]:
+            future.result()
+
+
+def drive(shop: Workshop, root: Path) -> None:
+    """Run the stages from training to judging in a project."""
+    params = yaml.safe_load((root / "params.yaml").read_text())
+    families = list(params["families"])
+
+    def for_each(*command: str) -> None:
+        words = [[word if word != "FAMILY" else family for word in command] for family in families]
+        at_once([lambda own=own: shop.run(root, *own) for own in words])
+
+    for_each("train", "FAMILY")
+    for_each("evaluate", "FAMILY")
+    for later in params["racing"]["rungs"]:
+        rung = str(later["rung"])
+        shop.run(root, "rank", "--rung", rung)
+        for_each("advance", "FAMILY", "--rung", rung)
+        for_each("evaluate", "FAMILY", "--rung", rung)
+    for stage in ("fuse", "choose", "judge"):
+        shop.run(root, stage)
+
+
+def one(recipe: dict[str, Any], snapshots: int) -> dict[str, Any]:
+    """Return a family's recipe for a single member."""
+    return {**recipe, "replicas": 1, "snapshots": snapshots}
+
+
+def spend(shop: Workshop, repetition: int, way: str, tflop: float, ensemble: Path) -> Path:
+    """Run one way of a repetition; return its project. ensemble: the project of the repetition's ensemble."""
+    seed: dict[str, Any] = {"seed": repetition}
+    name = f"{repetition}-{way.replace(' ', '-')}"
+    alone: dict[str, Any] = {"racing": {"rungs": [], "keep": KEEP, "branch": 1}}
+    single = RECIPE["single"]
+    if way == ENSEMBLE:
+        race = {"rungs": RUNGS, "keep": KEEP, "branch": 1}
+        budget = {"tflop": tflop, "families": len(FAMILIES)}
+        root = shop.project(name, families=FAMILIES, budget=budget, racing=race, **seed)
+    elif way == MATCHED:
+        ranks = json.loads((ensemble / "evaluation" / "race" / "rung2" / "table.json").read_text())
+        survivor = next(row["family"] for row in ranks["families"] if row["place"] == 1)
+        looked_at = len(json.loads((ensemble / "models" / "fused" / "strategies.json").read_text())["pool"])
+        left = tflop / 2 + tflop / 2 / len(FAMILIES)
+        families = {survivor: one(FAMILIES[survivor], looked_at)}
+        root = shop.project(name, families=families, budget={"tflop": left, "families": 1}, **alone, **seed)
+    else:
+        families = {single: one(FAMILIES[single], 6)}
+        fusion = {"fusion": {"strategies": ["best"]}}
+        prepared = "joined" if way == MORE else "prepared"
+        budget = {"tflop": tflop, "families": 1}
+        root = shop.project(name, prepared, families=families, budget=budget, **alone, **fusion, **seed)
+    drive(shop, root)
+    return root
+
+
+def lines_of(shop: Workshop, root: Path, repetition: int, way: str, tflop: float) -> list[dict[str, Any]]:
+    """Return the lines of one way: each arm that was judged, and each candidate as it was measured on val."""
+    metrics = json.loads((root / "report" / "metrics.json").read_text())
+    stages = {key.rpartition("/")[2]: round(s, 1) for key, s in shop.seconds.items() if key.startswith(f"{root.name}/")}
+    common = {"repetition": repetition, "way": way, "tflop": tflop, "seconds": stages}
+    marks = {"member": metrics["best_member"], "strategy": metrics["winner"]}
+    found = [
+        {
+            **common,
+            "arm": arm["name"],
+            "kind": arm["kind"],
+            "chosen": marks.get(arm["kind"]) == arm["name"],
+            "cost": arm["cost"],
+            "metrics": arm["metrics"],
+            "judges": metrics["headline"],
+        }
+        for arm in metrics["arms"]
+    ]
+    for path in sorted((root / "evaluation").glob("rung*/*/evaluation.json")):
+        for entry in json.loads(path.read_text())["candidates"]:
+            found.append(
+                {**common, "arm": entry["id"], "kind": "candidate", "nimg": entry["nimg"], "metrics": entry["metrics"]}
+            )
+    return found
+
+
+def run(chosen: argparse.Namespace) -> None:
+    """Run what is missing of the repetitions."""
+    shop = Workshop(chosen.work.resolve(), chosen.source, chosen.data)
+    shop.folder.mkdir(parents=True, exist_ok=True)
+    began, longest = time.monotonic(), 0.0
+    shop.share()
+    results_file(chosen.source).parent.mkdir(exist_ok=True)
+    for repetition in range(chosen.repetitions):
+        done = {line["way"] for line in read_lines(chosen.source) if line["repetition"] == repetition}
+        missing = [way for way in WAYS if way not in done]
+        if not missing:
+            continue
+        started = time.monotonic()
+        if started - began + longest > 60 * chosen.minutes:
+            print(f"{repetition} repetitions are complete; the minutes are over", flush=True)
+            return
+        ensemble = shop.folder / f"{repetition}-{ENSEMBLE}"
+
+        def finish(way: str, number: int = repetition, around: Path = ensemble) -> None:
+            root = spend(shop, number, way, chosen.tflop, around)
+            lines = lines_of(shop, root, number, way, chosen.tflop)
+            with results_file(chosen.source).open("a") as file:
+                file.write("".join(json.dumps(line) + "\n" for line in lines))
+            print(f"repetition {number}, {way}: done", flush=True)
+
+        if ENSEMBLE in missing or (MATCHED in missing and not ensemble.exists()):
+            finish(ENSEMBLE)
+        at_once([lambda way=way: finish(way) for way in missing if way != ENSEMBLE])
+        for way in WAYS:
+            shutil.rmtree(shop.folder / f"{repetition}-{way.replace(' ', '-')}", ignore_errors=True)
+        longest = max(longest, time.monotonic() - started)
+
+
+def arms_of(lines: list[dict[str, Any]]) -> dict[str, dict[int, dict[str, float]]]:
+    """Return the study's arms: by name and repetition, the metrics."""
+    arms: dict[str, dict[int, dict[str, float]]] = defaultdict(dict)
+    members: dict[int, list[dict[str, float]]] = defaultdict(list)
+    for line in lines:
+        number, metrics = line["repetition"], line["metrics"]
+        match (line["way"], line["kind"]):
+            case ("ensemble", "member"):
+                members[number].append(metrics)
+                if line["chosen"]:
+                    arms["best member"][number] = metrics
+            case ("ensemble", "strategy"):
+                arms[f"ensemble: {line['arm']}"][number] = metrics
+                if line["chosen"]:
+                    arms["ensemble: as chosen"][number] = metrics
+            case ("matched", "strategy"):
+                if line["chosen"]:
+                    arms["matched single: as chosen"][number] = metrics
+                if line["arm"] == "best":
+                    arms["matched single: best snapshot"][number] = metrics
+            case ("plain", "strategy"):
+                arms["plain single"][number] = metrics
+            case ("more images", "strategy"):
+                arms["plain single, more images"][number] = metrics
+    for number, found in members.items():
+        arms["mean member"][number] = {name: fmean(metrics[name] for metrics in found) for name in found[0]}
+    return arms
+
+
+def interval(values: list[float]) -> tuple[float, float]:
+    """Return the mean and half of its 95 % interval by Student's t."""
+    from scipy.stats import t
+
+    half = t.ppf(0.975, len(values) - 1) * stdev(values) / len(values) ** 0.5 if len(values) > 1 else float("nan")
+    return fmean(values), float(half)
+
+
+def differences(arms: dict[str, dict[int, dict[str, float]]], arm: str, other: str, name: str) -> list[float]:
+    """Return by how much `arm` is farther away than `other`, relative to `other`, in each repetition that has both."""
+    both = sorted(arms[arm].keys() & arms[other].keys())
+    return [arms[arm][number][name] / arms[other][number][name] - 1 for number in both]
+
+
+def table(chosen: argparse.Namespace) -> None:
+    """Print the distances of all arms, and the differences that matter."""
+    lines = read_lines(chosen.source)
+    if not lines:
+        raise SystemExit(f"{results_file(chosen.source)} has no results yet: run the benchmark first")
+    names = next(line["judges"] for line in lines if "judges" in line)
+    arms = arms_of(lines)
+    print(f"| arm | repetitions | {' | '.join(f'{name} | spread' for name in names)} |")
+    print("|---|---:|" + "---:|" * (2 * len(names)))
+    for arm in sorted(arms, key=lambda arm: fmean(metrics[names[0]] for metrics in arms[arm].values())):
+        cells = [arm, str(len(arms[arm]))]
+        for name in names:
+            values = [metrics[name] for metrics in arms[arm].values()]
+            mean, half = interval(values)
+            cells += [f"{mean:.2f} ± {half:.2f}", f"{stdev(values):.2f}" if len(values) > 1 else "–"]
+        print(f"| {' | '.join(cells)} |")
+    print(f"\n| nearer than | by | {' | '.join(names)} |\n|---|---|" + "---:|" * len(names))
+    for other in ("best member", "plain single", "plain single, more images", "matched single: as chosen"):
+        for arm in sorted(name for name in arms if name.startswith("ensemble")):
+            if other not in arms:
+                continue
+            found = [interval(differences(arms, arm, other, name)) for name in names]
+            shown = (f"{-100 * mean:.0f} % ± {100 * half:.0f}" for mean, half in found)
+            print(f"| {other} | {arm} | {' | '.join(shown)} |")
+    if chosen.figure:
+        draw(arms, names, chosen.figure)
+
+
+def draw(arms: dict[str, dict[int, dict[str, float]]], names: list[str], path: Path) -> None:
+    """Draw each arm's distances with their intervals, a panel a judge."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    order = sorted(arms, key=lambda arm: -fmean(metrics[names[0]] for metrics in arms[arm].values()))
+    figure, axes = pyplot.subplots(1, len(names), figsize=(9, 0.8 + 0.3 * len(order)), sharey=True, squeeze=False)
+    for axis, name in zip(axes[0], names, strict=True):
+        for place, arm in enumerate(order):
+            values = [metrics[name] for metrics in arms[arm].values()]
+            mean, half = interval(values)
+            colour = "#1b6ca8" if arm.startswith("ensemble") else "#777777"
+            axis.plot(values, [place] * len(values), ".", color=colour, alpha=0.3, markersize=5)
+            axis.errorbar(mean, place, xerr=half, fmt="o", color=colour, markersize=4, capsize=2)
+        axis.set_xscale("log")
+        axis.set_xlabel(name)
+        axis.grid(axis="x", alpha=0.3)
+    axes[0][0].set_yticks(range(len(order)), order)
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    running = commands.add_parser("run")
+    running.add_argument("--data", type=Path, required=True)
+    running.add_argument("--work", type=Path, required=True)
+    running.add_argument("--repetitions", type=int, default=10)
+    running.add_argument("--tflop", type=float, default=30.0)
+    running.add_argument("--minutes", type=float, default=170.0)
+    showing = commands.add_parser("table")
+    showing.add_argument("--figure", type=Path)
+    for command in (running, showing):
+        command.add_argument("--source", choices=("fashion-mnist", "mnist"), default="fashion-mnist")
+    chosen = parser.parse_args()
+    (run if chosen.command == "run" else table)(chosen)
+
+
+if __name__ == "__main__":
+    main()
