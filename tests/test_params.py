@@ -77,7 +77,7 @@ def changed(path, value):
         ("fusion.strategies", ["bset"], ["unknown strategy 'bset'", "best"]),
         ("fusion.strategies", ["best", "best"], ["named twice"]),
         ("fusion.select", {"rule": "nearest"}, ["fusion.select.rule = 'nearest'", "'threshold'"]),
-        ("fusion.select", {"factor": 2.0}, ["fusion.select", "'factor' is of rule 'threshold'", "is 'all'"]),
+        ("fusion.select", {"factor": 3.0}, ["fusion.select", "'factor' is of rule 'threshold'", "is 'all'"]),
         ("fusion.select", {"rule": "threshold", "factor": 0.5}, ["fusion.select.factor = 0.5", "or equal to 1"]),
         ("fusion.select", {"rule": "top", "k": 3}, ["fusion.select.k", "unknown key", "rule, factor, count, noise"]),
         ("fusion.greedy_steps", 0, ["fusion.greedy_steps = 0", "or equal to 1"]),
@@ -188,3 +188,8 @@ def test_a_section_that_dvc_would_miss_is_named(tmp_path):
     del content["students"], content["racing"]["rungs"]
     path.write_text(yaml.safe_dump(content))
     assert missing_sections(path) == ["students", "racing.rungs"]
+
+
+def test_written_out_they_are_read_again_as_the_same():
+    params = parse_params(TEXT)
+    assert parse_params(yaml.safe_dump(params.model_dump(mode="json", by_alias=True))) == params

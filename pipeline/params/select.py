@@ -20,6 +20,7 @@ class Select(Section):
     @model_validator(mode="after")
     def _only_keys_of_the_rule(self) -> "Select":
         for key, rule in OF_RULE.items():
-            if key in self.model_fields_set and rule != self.rule:
+            # Defaults may stand beside any rule, as where all parameters are written out.
+            if getattr(self, key) != type(self).model_fields[key].default and rule != self.rule:
                 raise ValueError(f"'{key}' is of rule '{rule}', and the rule is '{self.rule}'; remove one of them")
         return self

@@ -3,14 +3,15 @@
 import numpy as np
 import pytest
 
+from pipeline.evaluation.frechet import Moments
 from pipeline.racing.branches import compare, distance_on
 
-REAL = ((np.zeros(2), np.eye(2)),)
+REAL = (Moments(np.zeros(2), np.eye(2)),)
 
 
 def at(x: float, y: float):
     """What one extractor sees of a normal distribution in the plane."""
-    return ((np.array([x, y]), np.eye(2)),)
+    return (Moments(np.array([x, y]), np.eye(2)),)
 
 
 def test_siblings_that_surround_the_real_images_beat_a_member_beside_them() -> None:

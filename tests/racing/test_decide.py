@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
-from pipeline.evaluation.frechet import mean_distance
+from pipeline.evaluation.frechet import Moments, mean_distance
 from pipeline.racing.decide import Standing, best_distance, halve, marginal_gains
 
-REAL = ((np.zeros(2), np.eye(2)),)
+REAL = (Moments(np.zeros(2), np.eye(2)),)
 
 
 def at(x: float, y: float, spread: float = 1.0):
     """What one extractor sees of a normal distribution in the plane."""
-    return ((np.array([x, y]), spread * np.eye(2)),)
+    return (Moments(np.array([x, y]), spread * np.eye(2)),)
 
 
 def by_family(standings: list[Standing]) -> dict[str, Standing]:

@@ -112,12 +112,12 @@ def interrupted(project: Project, family: str) -> int:
     raise AssertionError("it never ends")
 
 
-@pytest.mark.parametrize("conditional", [False, True], ids=["plain", "by class"])
 def test_only_architectures_that_train_by_a_discriminator_alone_take_every_scheme() -> None:
     refused = {(name, scheme) for name in ("flow", "vae", "vaegan") for scheme in ("cascade", "joint")}
     assert set(PAIRS) == {(name, scheme) for name in ARCHITECTURES for scheme in SCHEMES} - refused
 
 
+@pytest.mark.parametrize("conditional", [False, True], ids=["plain", "by class"])
 @pytest.mark.parametrize(("architecture", "scheme"), PAIRS)
 def test_trains_resumes_and_is_drawn_from(architecture: str, scheme: str, conditional: bool, project: Project) -> None:
     family = name_of(architecture, scheme, conditional)
