@@ -87,7 +87,7 @@ def pick(settings: Settings, rows: list[dict[str, Any]], entrants: list[Entrant]
         print(f"fuse  the winner on val is {winner.name}", flush=True)
     else:
         (winner,) = (entrant for entrant in entrants if entrant.name == settings.strategy)
-        print(f"fuse  fusion.strategy wants {winner.name}; on val the winner were {choose(entrants).name}", flush=True)
+        print(f"fuse  fusion.strategy wants {winner.name}; val would choose {choose(entrants).name}", flush=True)
     for row, entrant in zip((row for row in rows if "skipped" not in row), entrants, strict=True):
         row["why"] = verdict(entrant, winner) if settings.strategy == AUTO else "fusion.strategy names the winner"
     return next(row for row in rows if row["name"] == winner.name)
