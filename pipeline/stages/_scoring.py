@@ -7,9 +7,10 @@ from torch import Tensor
 
 from pipeline.compute import Runtime
 from pipeline.evaluation import frechet, store
+from pipeline.evaluation.certainty import estimates_of
 from pipeline.evaluation.extractors import Extractor, load_extractors
 from pipeline.evaluation.features import Features
-from pipeline.evaluation.intervals import Estimate, enough, estimate, interval, mean_of
+from pipeline.evaluation.intervals import Estimate, interval, mean_of
 from pipeline.evaluation.ruler import Ruler, decisive
 from pipeline.project import Project
 from pipeline.stages._pool import rows_of_halves
@@ -49,8 +50,9 @@ class Scorer:
         moments = [(ruler.see(fake.moments), ruler.see(real.moments)) for fake, real, ruler in pairs]
         named = zip(self.rulers, moments, strict=True)
         distance = decisive({ruler.name: frechet.distance(*both) for ruler, both in named}, self.rulers)
-        if not all(enough(len(fake), len(real), len(ruler.see(real.moments).mean)) for fake, real, ruler in pairs):
+        found = estimates_of(seen, self.real, {ruler.extractor: ruler for ruler in self.rulers}, list(seen))
+        if len(found) < len(self.rulers):
             return Score(distance, None, None)
-        estimates = tuple(estimate(*pair) for pair in pairs)
+        estimates = tuple(found[ruler.name] for ruler in self.rulers)
         whole = interval(mean_of(estimates, [ruler.spread for ruler in self.rulers]))
         return Score(distance, (whole.high - whole.low) / 2, estimates)

@@ -9,6 +9,7 @@ import torch
 from pipeline.compute import set_up
 from pipeline.data.dataset import load_split
 from pipeline.evaluation import store
+from pipeline.evaluation.certainty import estimates_of, intervals_of
 from pipeline.evaluation.extractors import load_extractors
 from pipeline.evaluation.intervals import Estimate
 from pipeline.evaluation.metrics import measure, warnings_of
@@ -22,7 +23,6 @@ from pipeline.recipes import load_sampler
 from pipeline.stages._classifiers import ask_classifiers, compared
 from pipeline.stages._critic_on_gate import CriticOnGate
 from pipeline.stages._examined import Drawn, examine
-from pipeline.stages._intervals import estimates_of, intervals_of
 from pipeline.stages._students import read_measured
 from pipeline.stages._teacher import STUDENT
 from pipeline.weights import SCHEMA

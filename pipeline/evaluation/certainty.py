@@ -1,4 +1,4 @@
-"""How sure the judges' distances are, and the differences between the arms; called by the judge stage."""
+"""How sure the judges' distances are, and the differences between the arms, as metrics.json tells them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,16 +18,16 @@ from pipeline.evaluation.ruler import Ruler
 
 
 def estimates_of(
-    found: Mapping[str, Features], real: Mapping[str, Features], rulers: Mapping[str, Ruler], judges: Sequence[str]
+    found: Mapping[str, Features], real: Mapping[str, Features], rulers: Mapping[str, Ruler], names: Sequence[str]
 ) -> dict[str, Estimate]:
-    """Return an arm's distance by each judge with the influences of all images, by the metric's name.
+    """Return an arm's distance by each of these extractors with the influences of all images, by the metric's name.
 
-    found, real: features of the arm's images and of the real ones, rulers: by the extractor's name. A judge with too
+    found, real: features of the arm's images and of the real ones, rulers: by the extractor's name. One with too
     few images for its dimensions is left out.
     """
     return {
         rulers[name].name: estimate(found[name], real[name], rulers[name])
-        for name in judges
+        for name in names
         if enough(len(found[name]), len(real[name]), dims_of(found[name], rulers[name]))
     }
 

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from pipeline.evaluation.certainty import estimates_of, intervals_of
 from pipeline.evaluation.features import Features
 from pipeline.evaluation.ruler import Ruler, fit_ruler
-from pipeline.stages._intervals import estimates_of, intervals_of
 
 ARMS = [
     {"name": "a/r0", "kind": "member"},
