@@ -40,7 +40,8 @@ class Router(nn.Module):
 class MoeSampler(Sampler):
     """Σₖ πₖ Σₘ wₖₘ pₘ(·|k): a group k drawn with its share πₖ, then a part with the weights of that group.
 
-    A part that knows classes is asked for the class, where the groups are classes: one pass. Of any other part images
+    A part that knows classes is asked for the class, where the groups are classes and `found` has zeros for it: one
+    pass. Of any other part images
     are drawn until one is of the group, as the router tells. It is not settled beforehand which group that has to be:
     part m is tried with probability cₘ / Σc, where cₘ = maxₖ πₖ wₖₘ / fₖₘ, and an image of group k is accepted with
     probability πₖ wₖₘ / (fₖₘ cₘ), which makes Σc tries an image (von Neumann 1951) and not one for each group. An
@@ -49,7 +50,7 @@ class MoeSampler(Sampler):
 
     shares: K, πₖ. table: K×M, wₖₘ; rows sum to 1, or hold zeros where no part draws the group. by_class: whether the
     groups are the classes. router, found: None where all parts are asked; found: K×M, fₖₘ, the share of the images of
-    part m that are of group k.
+    part m that are of group k; zeros for a part that is asked.
     """
 
     def __init__(
@@ -66,7 +67,8 @@ class MoeSampler(Sampler):
         self.shares = torch.tensor(shares, dtype=torch.float64)
         self.table = torch.tensor(table, dtype=torch.float64)
         self.classes = len(self.table) if by_class else 0
-        self.asked = torch.tensor([by_class and part.classes > 0 for part in self.parts])
+        able = torch.tensor([by_class and part.classes > 0 for part in self.parts])
+        self.asked = able if found is None else able & (torch.tensor(found) == 0).all(0)
         self.joint = self.shares[:, None] * self.table
         needed = torch.zeros_like(self.table)
         if found is not None:

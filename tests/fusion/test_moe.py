@@ -84,7 +84,9 @@ def samplers():
         "asked": asked,
         "routed": MoeSampler(drawn, SHARES, TABLE, by_class=True, **routed),
         "clusters": MoeSampler(drawn, SHARES, TABLE, by_class=False, **routed),
-        "both": MoeSampler([known[0], drawn[1]], SHARES, TABLE, by_class=True, **routed),
+        "both": MoeSampler(
+            [known[0], drawn[1]], SHARES, TABLE, by_class=True, router=ByLevel(), found=[[0.0, f] for _, f in FOUND]
+        ),
         "nested": MoeSampler(
             [MixtureSampler([known[0], known[0]], [0.5, 0.5]), asked.parts[1]], SHARES, TABLE, by_class=True
         ),

@@ -113,6 +113,16 @@ def test_who_can_be_asked_needs_no_router():
         assert found[:, m].any() == (part["id"] == "c/r0/1")
 
 
+def test_who_draws_other_classes_than_it_is_asked_for_is_looked_through_instead():
+    given = replace(halves(), rulers=tuple(RULERS))
+    deaf = tuple(replace(c, asked=np.random.default_rng(5).permutation(c.asked)) for c in given.pool)
+    heard, unheard = strategy("moe")(given), strategy("moe")(replace(given, pool=deaf))
+    assert heard.evidence["asked"] > 0
+    assert unheard.evidence["asked"] == 0
+    assert unheard.evidence["fit"] < 0.6 * strategy("weighted")(given).evidence["fit"]
+    assert np.array(unheard.recipe["found"]).any(axis=0).all()
+
+
 def test_no_more_images_are_thrown_away_than_is_allowed():
     given = unasked(halves())
     free = strategy("moe")(given).evidence
