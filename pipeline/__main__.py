@@ -53,9 +53,27 @@ def parser() -> argparse.ArgumentParser:
     )
     score.add_argument("images", type=Path, help="folder; sub-folders are looked through too")
     score.add_argument("--out", type=Path, help="CSV file (default: the standard output)")
+    sample = commands.add_parser("sample", help="write images of a model into a folder; an interrupted one goes on")
+    sample.add_argument(
+        "--model",
+        required=True,
+        metavar="MODEL",
+        help="models:/NAME@ALIAS, models:/NAME/VERSION, a version's folder, or models/chosen",
+    )
+    sample.add_argument("--n", type=count, required=True, metavar="N", help="how many images")
+    sample.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder; more of the same draw is added")
+    sample.add_argument("--seed", type=int, default=0, metavar="SEED", help="(default: 0)")
+    sample.add_argument("--label", type=int, default=-1, metavar="CLASS", help="number of a class (default: -1, any)")
     where = commands.add_parser("where", help="print where something is kept")
     where.add_argument("what", choices=["tracking"])
     return root
+
+
+def count(text: str) -> int:
+    number = int(text)
+    if not 0 < number <= 10**8:
+        raise argparse.ArgumentTypeError("it has to be from 1 to 100,000,000")
+    return number
 
 
 def dispatch(arguments: argparse.Namespace) -> None:
@@ -66,6 +84,11 @@ def dispatch(arguments: argparse.Namespace) -> None:
         from pipeline.tracking import tracking_uri
 
         print(tracking_uri())
+        return
+    if arguments.command == "sample":
+        from pipeline.stages import sample
+
+        sample.run(Path.cwd(), arguments.model, arguments.n, arguments.out, arguments.seed, arguments.label)
         return
     project = Project.load()
     if arguments.command == "check":

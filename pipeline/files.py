@@ -5,7 +5,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -87,12 +87,14 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def tree_hash(folder: Path) -> str:
-    """Return a SHA-256 over the relative names and contents of all files below `folder`.
+def tree_hash(folder: Path, without: Collection[str] = ()) -> str:
+    """Return a SHA-256 over the relative names and contents of all files below `folder` but those named `without`.
 
-    Hidden files (temporary ones, `.gitignore`) do not count: they are no content.
+    Hidden files (temporary ones, `.gitignore`) do not count, nor does Python's bytecode: they are no content.
     """
     digest = hashlib.sha256()
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")):
+        if path.parent.name == "__pycache__" or path.name in without:
+            continue
         digest.update(f"{path.relative_to(folder).as_posix()}\x00{file_hash(path)}\n".encode())
     return digest.hexdigest()

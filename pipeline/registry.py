@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import ChorusError
 from pipeline.files import tree_hash
-from pipeline.packaged.folder import write_content, write_package
+from pipeline.packaged.folder import package_hash, write_content, write_package
 from pipeline.tracking import Run, Tracker
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
-CONTENT = "chorus.content"
+CONTENT = "chorus.content"  # tag: hash of what defines the sampler
+PACKAGE = "chorus.package"  # tag: hash of all of a version's files, the code that samples among them
 CANDIDATE = "candidate"
 
 
@@ -48,13 +49,16 @@ def find_version(tracker: Tracker, model: str, content: str) -> Version | None:
 
 
 def stored_content(tracker: Tracker, version: "ModelVersion") -> str | None:
-    """Return the hash of what a version's artefacts hold, None where they are lost."""
+    """Return the hash of what a version's artefacts hold, None where they are lost or other files were altered."""
     with tempfile.TemporaryDirectory(prefix="chorus-") as temporary:
         folder = fetch(tracker, version.name, version.version, Path(temporary))
         if folder is None:
             return None
+        packed = version.tags.get(PACKAGE)
         complete = all((folder / name).is_file() for name in ("MLmodel", "model.py"))
-        return tree_hash(folder / "artifacts" / "fused") if complete else None
+        if not complete or packed not in (None, package_hash(folder)):
+            return None
+        return tree_hash(folder / "artifacts" / "fused")
 
 
 def fetch(tracker: Tracker, model: str, number: str, folder: Path) -> Path | None:
@@ -86,6 +90,7 @@ def create_version(
         path, workspace = Path(temporary) / "model", Path(temporary) / "code"
         info = Model(run_id=run.id, model_uuid=logged.model_id, model_id=logged.model_id)
         write_package(content, path, workspace, info)
+        package = package_hash(path)
         client.log_model_artifacts(logged.model_id, str(path))
     client.finalize_logged_model(logged.model_id, "READY")
     client.log_outputs(run.id, [LoggedModelOutput(logged.model_id, step=0)])
@@ -100,7 +105,7 @@ def create_version(
         logged.artifact_location,
         run_id=run.id,
         model_id=logged.model_id,
-        tags={**tags, CONTENT: identity},
+        tags={**tags, CONTENT: identity, PACKAGE: package},
         description=description,
     )
     return Version(model, str(version.version), run.id, identity)

@@ -41,21 +41,23 @@ class Sampler(ABC):
     def cost(self) -> float:
         """Network passes that one delivered image costs, in units of one generator pass."""
 
-    def sample(self, n: int, *, seed: int, labels: Tensor | None = None) -> Iterator[Tensor]:
+    def sample(self, n: int, *, seed: int, labels: Tensor | None = None, first: int = 0) -> Iterator[Tensor]:
         """Yield uint8 B×C×H×W batches, `n` images in all; the same seed gives the same images.
 
         labels: n int64 in [-1, classes), where -1 (and None) is any class: it is drawn with its share of the training
-        images. Raises `ChorusError` for other labels.
+        images. first: number of the first image in the seed's endless stream. Raises `ChorusError` for other labels.
         """
         if labels is not None:
             self._check(labels)
-        for rows in torch.arange(n).split(AT_ONCE) if n else ():
+        for wanted in torch.arange(n).split(AT_ONCE) if n else ():
+            rows = first + wanted
             if labels is None:
                 yield to_uint8(self.at(rows, seed)).cpu()
                 continue
-            asked = labels[rows] >= 0
+            classes = labels[wanted]
+            asked = classes >= 0
             pieces = [rows[~asked], rows[asked]]
-            drawn = [(pieces[0], None), (pieces[1], labels[pieces[1]])]
+            drawn = [(pieces[0], None), (pieces[1], classes[asked])]
             images = torch.cat([to_uint8(self.at(some, seed, y)).cpu() for some, y in drawn if len(some)])
             yield images[torch.cat(pieces).argsort()]
 

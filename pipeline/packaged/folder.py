@@ -32,14 +32,21 @@ def write_content(chosen: Path, folder: Path) -> str:
     return tree_hash(folder)
 
 
+def package_hash(path: Path) -> str:
+    """Return a hash of a package's files, but for the note that MLflow leaves in a store when it loads from there."""
+    return tree_hash(path, without=["registered_model_meta"])
+
+
 def signature() -> "ModelSignature":
-    """Return the model's signature: a required integer `label`, the parameters `seed` and `format`."""
+    """Return the model's signature: a required integer `label`, the parameters `seed`, `first`, `format`."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
     return ModelSignature(
         inputs=Schema([ColSpec("long", "label", required=True)]),
-        params=ParamSchema([ParamSpec("seed", "long", 0), ParamSpec("format", "string", "array")]),
+        params=ParamSchema(
+            [ParamSpec("seed", "long", 0), ParamSpec("first", "long", 0), ParamSpec("format", "string", "array")]
+        ),
     )
 
 
@@ -62,6 +69,6 @@ def write_package(content: Path, path: Path, workspace: Path, model: "Model") ->
         code_paths=[str(workspace / package)],
         model_config={"code": package},
         signature=signature(),
-        input_example=(pd.DataFrame({"label": [-1]}), {"seed": 0, "format": "png"}),
+        input_example=(pd.DataFrame({"label": [-1]}), {"seed": 0, "first": 0, "format": "png"}),
         pip_requirements=requirements(),
     )

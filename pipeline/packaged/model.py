@@ -21,6 +21,7 @@ from PIL import Image
 
 SCHEMA = 1
 FORMATS = ("array", "png")
+LAST = 2**40  # images of a seed's stream that can be asked for: samplers multiply an image's number by their draws
 
 
 def png_text(image: np.ndarray) -> str:
@@ -76,22 +77,26 @@ class FusedModel(PythonModel):
     ) -> np.ndarray | list[str]:
         """Return one image for each row: uint8 N×H×W×C, or N texts where `format` is `png`.
 
-        model_input: column `label`, integers, -1 = any class. params: `seed` (row i's image depends on the seed, on i
-        and on the row's label alone) and `format` (`array`, or `png`: PNG files as base64 text).
-        Raises `MlflowException` for a label that the members do not know and for an unknown format.
+        model_input: column `label`, integers, -1 = any class. params: `seed`, `first` (row i is image first + i of the
+        seed's endless stream, which depends on the seed, its number and the row's label alone) and `format` (`array`,
+        or `png`: PNG files as base64 text). Raises `MlflowException` for a label that the members do not know, an
+        unknown format and a number that no image has.
         """
-        wanted = {"seed": 0, "format": "array", **(params or {})}
+        wanted = {"seed": 0, "first": 0, "format": "array", **(params or {})}
         if wanted["format"] not in FORMATS:
             raise MlflowException.invalid_parameter_value(
                 f"format is {wanted['format']!r}; it can be {' or '.join(map(repr, FORMATS))}"
             )
+        seed, first = int(wanted["seed"]), int(wanted["first"])
+        if not 0 <= first <= LAST - len(model_input):
+            raise MlflowException.invalid_parameter_value(f"first is {first}; images have numbers from 0 to {LAST - 1}")
         if "label" not in model_input:
             raise MlflowException.invalid_parameter_value("the input needs a column 'label' of integers, -1 = any")
         labels = torch.from_numpy(model_input["label"].to_numpy(dtype=np.int64, copy=True))
         try:
             # No row still gives an array of the right shape: nothing of one image.
             asked = labels if len(labels) else torch.tensor([-1])
-            batches = list(self.sampler.sample(len(asked), seed=int(wanted["seed"]), labels=asked))
+            batches = list(self.sampler.sample(len(asked), seed=seed, labels=asked, first=first))
         except self.errors.ChorusError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from error
         images = torch.cat(batches)[: len(labels)].permute(0, 2, 3, 1).contiguous().numpy()

@@ -104,6 +104,8 @@ def test_a_longer_draw_begins_with_the_shorter_one(kind, n, longer, seed):
     assert short.shape == (n, 1, 2, 2)
     assert short.dtype == torch.uint8
     assert torch.equal(short, long[:n])
+    if longer:
+        assert torch.equal(torch.cat(list(sampler.sample(longer, seed=seed, first=n))), long[n:])
 
 
 @pytest.mark.parametrize("kind", samplers())
@@ -264,6 +266,24 @@ def test_a_rejection_takes_its_source_its_ratio_and_extractors():
 def test_an_unknown_kind_is_named():
     with pytest.raises(ChorusError, match="'warp'"):
         build_sampler({"kind": "warp"}, Loader(Linear, Linear, Linear))
+
+
+def test_a_draw_is_continued_with_the_labels_of_its_rows():
+    labels = torch.arange(600) % 4 - 1
+    sampler = samplers()["partly conditional"]
+    later = torch.cat(list(sampler.sample(100, seed=0, labels=labels[500:], first=500)))
+    assert torch.equal(later, draw(sampler, 600, seed=0, labels=labels)[500:])
+
+
+@pytest.mark.parametrize("name", ["../../x", "/etc/x/y", "a/../c", "x", "a/b/c/d", "A/b/c"])
+def test_a_recipe_names_no_folder_outside_the_models(name):
+    for recipe in (
+        {"kind": "candidate", "id": name},
+        {"kind": "vote", "source": {"kind": "candidate", "id": "a/r0/1"}, "critics": [name], "draws": 2},
+        {"kind": "stack", "parts": [{"kind": "candidate", "id": "a/r0/1"}], "companions": {"combiner": name}},
+    ):
+        with pytest.raises(ChorusError, match="not the id of a candidate"):
+            networks_of(recipe)
 
 
 @pytest.mark.parametrize("kind", samplers())
