@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run repro test test-slow lint format bench constraints ui clean
+.PHONY: help setup demo run repro test test-slow browser lint format bench constraints ui clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ test: setup ## lint, types and all quick tests
 	ruff format --check .
 	mypy
 	OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist worksteal
+
+browser: ## install Chromium, in which tests open the report (Debian, as root)
+	command -v chromium >/dev/null || { apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium >/dev/null; }
 
 test-slow: setup ## the tests on real data sets (minutes)
 	python -m pytest -m slow

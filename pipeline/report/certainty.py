@@ -21,6 +21,10 @@ class Row:
     difference: Mapping[str, Any] | None
 
     @property
+    def value(self) -> float:
+        return float(self.distance["value"])
+
+    @property
     def verdict(self) -> str:
         return told(self.difference) if self.difference else "the best member"
 
@@ -34,7 +38,7 @@ def by_judge(metrics: Mapping[str, Any]) -> dict[str, list[Row]]:
             found.setdefault(metric, []).append(
                 Row(arm["name"], arm["kind"], arm["metrics"][metric], distance, difference)
             )
-    return {metric: sorted(rows, key=lambda row: float(row.distance["value"])) for metric, rows in found.items()}
+    return {metric: sorted(rows, key=lambda row: row.value) for metric, rows in found.items()}
 
 
 def without(metrics: Mapping[str, Any]) -> list[str]:

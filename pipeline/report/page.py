@@ -1,7 +1,9 @@
 """Rendering: facts in, one HTML page out."""
 
 import base64
+import hashlib
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,7 @@ from markupsafe import Markup
 from pipeline.report import certainty, charts, tables
 
 FOLDER = Path(__file__).parent
+EXAMINED = ("real", "winner", "member")  # CSS classes of the arms that are looked at closely, in their order
 
 
 @dataclass(frozen=True)
@@ -48,19 +51,30 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Curves:
-    """One member's learning curves: series as (name, last value, colour), the images seen, the scale, the chart."""
+class Plot:
+    """One number of a family's members over the images seen, and the ends of its scale."""
 
-    member: str
-    legend: list[tuple[str, float, str]]
-    kimg: float
+    name: str
     low: float
     high: float
     svg: Markup
 
 
+@dataclass(frozen=True)
+class Curves:
+    """A family's learning curves: how long it was trained, its members with their colours, a plot for each number."""
+
+    family: str
+    kimg: float
+    members: list[tuple[str, str]]
+    plots: list[Plot]
+
+
 def render(facts: Facts) -> str:
-    """Return the report as one HTML page that loads nothing and runs no script; every text in it is escaped."""
+    """Return the report as one HTML page that loads nothing; every text in it is escaped.
+
+    Its one script sorts tables. The page's policy names the script by its hash, so no other one would run.
+    """
     environment = Environment(
         loader=FileSystemLoader(FOLDER),
         autoescape=True,
@@ -68,48 +82,96 @@ def render(facts: Facts) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["number"] = tables.number
+    environment.filters |= {"number": tables.number, "contents": contents}
     shares = tables.shares(facts.recipe)
+    script = (FOLDER / "report.js").read_text(encoding="utf-8")
     return environment.get_template("report.html").render(
         facts=facts,
         css=Markup((FOLDER / "report.css").read_text(encoding="utf-8")),
+        script=Markup(script),
+        script_hash="sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         verdict=tables.verdict(facts.metrics, facts.recipe),
-        headlines=tables.headlines(facts.metrics),
+        headlines=[(row, headline_bars(row, facts.metrics)) for row in tables.headlines(facts.metrics)],
         differences=certainty.differences(facts.metrics),
         certainty=certainty.by_judge(facts.metrics),
         uncertain=certainty.without(facts.metrics),
         columns=tables.columns(facts.metrics),
         best=tables.best_values(facts.metrics),
-        charts=[(metric, strategy_chart(facts.metrics, metric)) for metric in facts.metrics["headline"]],
+        charts=[(metric, *distance_chart(facts.metrics, metric)) for metric in facts.metrics["headline"]],
         recipe_in_words=tables.recipe_in_words(facts.recipe),
         shares=[(name, share, charts.colour(i)) for i, (name, share) in enumerate(shares)],
         shares_svg=charts.stacked([share for _, share in shares]),
-        evidence=tables.evidence_columns(facts.strategies),
+        evidence=[name for name in tables.evidence_columns(facts.strategies) if name not in tables.SCORES],
         pictures={caption: png_address(content) for caption, content in facts.pictures.items()},
         nearest={name: png_address(content) for name, content in facts.nearest.items()},
-        classes=tables.class_rows(facts.metrics["classes"]),
-        curves=[learning_curves(member, rows) for member, rows in facts.histories.items() if rows],
+        classes=[(row, covered(row)) for row in tables.class_rows(facts.metrics["classes"])],
+        examined=EXAMINED,
+        curves=learning_curves(facts.histories),
     )
 
 
-def strategy_chart(metrics: Mapping[str, Any], metric: str) -> list[charts.Bar]:
-    """Return the bars of one metric, the nearest first."""
-    rows = sorted(metrics["arms"], key=lambda arm: arm["metrics"][metric])
+def contents(page: Markup) -> list[tuple[str, Markup]]:
+    """Return place and title of each section, as a page's second headings have them."""
+    return [(place, Markup(title)) for place, title in re.findall(r'<h2 id="([\w-]+)">(.+?)</h2>', page)]
+
+
+def headline_bars(row: tables.Headline, metrics: Mapping[str, Any]) -> list[charts.Bar]:
+    """Return a judge's verdict as bars: what is shipped, the best member, real images."""
+    found = [("this version", row.shipped, "winner"), (metrics["best_member"], row.member, "member")]
+    if row.floor is not None:
+        found.append(("real images", row.floor, "real"))
+    return charts.bars(found)
+
+
+def distance_chart(metrics: Mapping[str, Any], metric: str) -> tuple[list[charts.Bar], tuple[float, float] | None]:
+    """Return all arms by one judge, the nearest first: with intervals and a scale's ends where there are any intervals,
+    else as bars of what was measured.
+    """
+    own = metrics["shipped"]
+    sure = certainty.by_judge(metrics).get(metric)
 
     def kind(arm: Mapping[str, Any]) -> str:
-        return "winner" if arm is tables.shipped(metrics) else str(arm["kind"])
+        return "winner" if all(arm[key] == own[key] for key in ("kind", "name")) else str(arm["kind"])
 
-    return charts.bars([(arm["name"], arm["metrics"][metric], kind(arm)) for arm in rows], metrics["floor"].get(metric))
+    if sure is None:
+        rows = sorted(metrics["arms"], key=lambda arm: arm["metrics"][metric])
+        bars = [(arm["name"], arm["metrics"][metric], kind(arm)) for arm in rows]
+        return charts.bars(bars, metrics["floor"].get(metric)), None
+    reference = next(row for row in sure if row.difference is None)
+    return charts.spans([span(row, kind({"kind": row.kind, "name": row.name})) for row in sure], reference.value)
 
 
-def learning_curves(member: str, rows: Sequence[Mapping[str, float]]) -> Curves:
-    """Return a member's curves: every number of its history over the images seen."""
-    names = [name for name in rows[-1] if name != "nimg"]
-    series = [[float(row.get(name, float("nan"))) for row in rows] for name in names]
-    x = [float(row["nimg"]) for row in rows]
-    legend = [(name, values[-1], charts.colour(i)) for i, (name, values) in enumerate(zip(names, series, strict=True))]
-    finite = [value for values in series for value in values if math.isfinite(value)] or [0.0]
-    return Curves(member, legend, x[-1] / 1000, min(finite), max(finite), charts.lines(x, series))
+def span(row: certainty.Row, kind: str) -> charts.Span:
+    """Return an arm's distance and interval as a row of a chart."""
+    note = ("noise" if row.verdict == certainty.WITHIN else row.verdict) if row.difference else ""
+    return charts.Span(row.name, kind, row.value, row.distance["low"], row.distance["high"], row.measured, note)
+
+
+def covered(row: tables.ClassRow) -> Markup:
+    """Return how much of a class each arm covers as points on a line."""
+    return charts.points([(share, kind) for (share, _), kind in zip(row.arms, EXAMINED, strict=False)])
+
+
+def learning_curves(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> list[Curves]:
+    """Return each family's curves: every number of its members' histories (by FAMILY/MEMBER) over the images seen."""
+    families: dict[str, dict[str, Sequence[Mapping[str, float]]]] = {}
+    for member, rows in histories.items():
+        if rows:
+            family, _, name = member.rpartition("/")
+            families.setdefault(family, {})[name] = rows
+    return [family_curves(family, members) for family, members in families.items()]
+
+
+def family_curves(family: str, members: Mapping[str, Sequence[Mapping[str, float]]]) -> Curves:
+    """Return one family's curves: a plot for each number, a line in it for each member."""
+    names = dict.fromkeys(name for rows in members.values() for name in rows[-1] if name != "nimg")
+    plots = []
+    for name in names:
+        series = [[(float(row["nimg"]), float(row.get(name, math.nan))) for row in rows] for rows in members.values()]
+        finite = [value for one in series for _, value in one if math.isfinite(value)] or [math.nan]
+        plots.append(Plot(name, min(finite), max(finite), charts.lines(series)))
+    kimg = max(float(rows[-1]["nimg"]) for rows in members.values()) / 1000
+    return Curves(family, kimg, [(name, charts.colour(i)) for i, name in enumerate(members)], plots)
 
 
 def png_address(content: bytes) -> str:

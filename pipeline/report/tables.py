@@ -8,6 +8,7 @@ from typing import Any
 from pipeline.report import certainty
 
 HIGHER_IS_BETTER = ("isc", "precision", "recall", "density", "coverage")
+SCORES = ("choose", "noise", "fit", "cost")  # evidence that every strategy gives
 INCEPTION = "inception-v3-compat"
 
 

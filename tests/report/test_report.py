@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 from pipeline.report import certainty, charts, tables
-from pipeline.report.page import render, strategy_chart
+from pipeline.report.page import distance_chart, learning_curves, render
 from tests.report.facts import facts, intervals, metrics, recipe
 
 VOID = {"meta", "img", "link", "br", "hr", "input", "rect", "line", "path"}
@@ -38,13 +38,18 @@ def page() -> str:
     return render(facts())
 
 
+def section_of(page: str, place: str) -> str:
+    return page.split(f'<h2 id="{place}">')[1].split("</section>")[0]
+
+
 def test_page_is_whole_and_loads_nothing(page: str) -> None:
     parser = Balanced()
     parser.feed(page)
     assert parser.open == []
-    assert parser.tags.isdisjoint({"script", "link", "iframe", "object"})
+    assert parser.tags.isdisjoint({"link", "iframe", "object"})
+    assert page.count("<script") == 1
     assert parser.addresses
-    assert all(address.startswith("data:image/png;base64,") for address in parser.addresses)
+    assert all(address.startswith(("data:image/png;base64,", "#")) for address in parser.addresses)
     assert "http://" not in page
     assert "https://" not in page
     assert "url(" not in page
@@ -52,7 +57,7 @@ def test_page_is_whole_and_loads_nothing(page: str) -> None:
 
 def test_page_says_what_the_files_say(page: str) -> None:
     for arm in metrics()["arms"]:
-        assert f"<th>{arm['name']}</th>" in page
+        assert f'<th scope="row">{arm["name"]}</th>' in page
     for words in (
         "version 3",
         "Both judges find the fusion nearer",
@@ -68,23 +73,25 @@ def test_page_says_what_the_files_say(page: str) -> None:
     ):
         assert words in page
     assert metrics()["warnings"][0] in page
-    assert page.count('class="lines"') == 6
+    assert page.count('class="lines"') == 2 * 4, "two losses of four families"
 
 
 def test_page_tells_the_race_and_is_silent_without_one(page: str) -> None:
     assert "The race for the budget" in page
     assert "Before rung 2" in page
     assert "without it the best mixture is farther away by 0.2, which is the least" in page
-    assert '<th>mlp</th><td colspan="7">out</td><td class="text">no candidate in rung 1</td>' in page
+    assert '<th scope="row">mlp</th><td colspan="7">out</td><td class="text">no candidate in rung 1</td>' in page
     assert "Siblings in dcgan stay candidates" in page
     assert "race" not in render(dataclasses.replace(facts(), race=[], siblings=[]))
 
 
 def test_page_says_how_sure_the_distances_are(page: str) -> None:
     assert "With 95 % intervals: nearer by every judge." in page
-    assert "<p>difference -1.41, 95 % interval -1.71 to -1.12</p>" in page
+    assert "difference -1.41, 95 % interval -1.71 to -1.12</p>" in page
     assert "<h3>fd16_selfsup-b</h3>" in page
-    (row,) = re.findall(r"<tr class=\"strategy\"><th>best</th>.*?</tr>", page.split("How sure these")[1], re.DOTALL)[:1]
+    (row,) = re.findall(
+        r"<tr class=\"strategy\"><th scope=\"row\">best</th>.*?</tr>", section_of(page, "intervals"), re.DOTALL
+    )[:1]
     assert "<td>0.129</td><td>-0.165 to 0.423</td>" in row
     assert "within the noise" in row
 
@@ -114,9 +121,9 @@ def test_sentence_of_what_is_beyond_the_noise() -> None:
 def test_page_says_what_classifiers_tell_apart_and_learn(page: str) -> None:
     assert "Can a classifier tell them apart?" in page
     assert "87.4 % <small>85.3 to 89.3</small></td><td>&lt; 0.001</td><td>540</td>" in page
-    assert '<tr class="floor"><th>real images</th><td>49.3 %' in page
+    assert '<tr class="floor"><th scope="row">real images</th><td>49.3 %' in page
     assert "Can it learn the classes from them?" in page
-    assert '<th>dcgan/r0</th>\n<td colspan="3" class="text">it cannot be asked for a class</td>' in page
+    assert '<th scope="row">dcgan/r0</th>\n<td colspan="3" class="text">it cannot be asked for a class</td>' in page
     judged = metrics()
     skipped = [{"name": "weighted", "kind": "strategy", "skipped": "the images have no classes"}]
     judged["classifiers"]["classification"] = {"rows": skipped}
@@ -184,8 +191,9 @@ def test_verdict_on_a_student() -> None:
     judged["intervals"] = intervals(judged["arms"])
     sentence = tables.verdict(judged, {"kind": "candidate", "id": "small/student/000200000"})
     assert "the student small" in sentence
-    shipped = [bar.label for bar in strategy_chart(judged, "fd16_selfsup") if bar.kind == "winner"]
-    assert shipped == ["small"]
+    bars, ends = distance_chart(judged, "fd16_selfsup")
+    assert [bar.label for bar in bars if bar.kind == "winner"] == ["small"]
+    assert ends is None, "what takes decisions has no intervals"
 
 
 def test_headline_gain() -> None:
@@ -242,16 +250,45 @@ def test_bars_are_proportional_and_cut_beyond_the_end() -> None:
     assert charts.bars([]) == []
 
 
+def test_intervals_lie_on_one_scale_and_far_ones_are_cut() -> None:
+    def row(name: str, value: float, half: float) -> charts.Span:
+        return charts.Span(name, "member", value, value - half, value + half, value + 0.5, "")
+
+    made, ends = charts.spans([row("a", 1.0, 2.0), row("b", 2.0, 1.0), row("c", 90.0, 3.0)], reference=2.0)
+    assert ends == (-1.0, 3.0)
+    assert [bar.cut for bar in made] == [False, False, True]
+    places = [[float(x) for x in re.findall(r'(?:x[12]="|M)([\d.]+)', bar.svg)] for bar in made]
+    # The reference twice, low, high, what was measured, the value; the scale has four units.
+    assert places[0] == [75, 75, 0, 100, 62.5, 50]
+    assert places[1] == [75, 75, 50, 100, 87.5, 75]
+    assert places[2] == [75, 75, 100, 100, 100, 100]
+
+
+def test_one_interval_alone_has_a_scale() -> None:
+    made, ends = charts.spans([charts.Span("a", "member", 0.0, 0.0, 0.0, 0.0, "")], reference=0.0)
+    assert len(made) == 1
+    assert ends[0] < ends[1]
+
+
+def test_learning_curves_lay_replicas_over_each_other() -> None:
+    rows = [{"nimg": 1000, "loss": 2.0}, {"nimg": 3000, "loss": 1.0, "kl": 5.0}]
+    longer = [*rows, {"nimg": 5000, "loss": 0.5, "kl": float("nan")}]
+    (curve,) = learning_curves({"a/r0": rows, "a/r1": longer, "b/r0": []})
+    assert (curve.family, curve.kimg, [name for name, _ in curve.members]) == ("a", 5.0, ["r0", "r1"])
+    assert [(plot.name, plot.low, plot.high) for plot in curve.plots] == [("loss", 0.5, 2.0), ("kl", 5.0, 5.0)]
+    assert curve.plots[0].svg.count("<path") == 2
+
+
 def test_lines_leave_gaps() -> None:
-    svg = charts.lines([0, 1, 2, 3], [[0.0, 1.0, float("nan"), 2.0]])
+    svg = charts.lines([[(0, 0.0), (1, 1.0), (2, float("nan")), (3, 2.0)]])
     assert svg.count("M") == 2
-    assert charts.lines([0], [[float("nan")]]) == ""
+    assert charts.lines([[(0, float("nan"))]]) == ""
 
 
 def test_page_shows_the_least_covered_class_first_and_empty_ones_last(page: str) -> None:
-    section = page.split("Which classes are covered?")[1].split("</section>")[0]
-    assert re.findall(r"<tr><th>(\d)</th>", section) == ["8", "7", "6", "5", "4", "3", "2", "1", "0", "9"]
-    assert "<tr><th>9</th><td>0</td><td>–</td><td>10.0 %</td>" in section
+    section = section_of(page, "classes")
+    assert re.findall(r'<tr><th scope="row">(\d)</th>', section) == ["8", "7", "6", "5", "4", "3", "2", "1", "0", "9"]
+    assert '<tr><th scope="row">9</th><td>0</td><td>–</td><td>10.0 %</td>' in section
     assert "87.5 %" in section
     unlabelled = {**metrics(), "classes": None}
     assert "Which classes are covered?" not in render(dataclasses.replace(facts(), metrics=unlabelled))
@@ -265,9 +302,9 @@ def test_page_without_a_judge_that_knows_the_classes() -> None:
 
 
 def test_page_shows_the_likeliest_copies(page: str) -> None:
-    section = page.split("Is anything copied from the training images?")[1].split("</section>")[0]
+    section = section_of(page, "copies")
     shares = "<td>76.8 % <small>± 2.2</small></td><td>77.8 % <small>± 6.0</small></td><td>76.9 %</td>"
-    assert f"<th>real images</th>{shares}<td>41.0 %</td><td>1.004</td>" in section
+    assert f'<th scope="row">real images</th>{shares}<td>41.0 %</td><td>1.004</td>' in section
     assert '<td>–</td><td class="text">more often than by chance' in section
-    assert section.count("more often than by chance") == 1
+    assert section.count("no more often than by chance") == 2
     assert section.count("data:image/png;base64,") == 2

@@ -160,7 +160,9 @@ def test_the_pipeline_goes_on_without_failed_members_while_enough_are_left(
     judge.run(target)
     register.run(target)
     page = (target.report / "report.html").read_text()
-    assert all(f"<th>{name}</th>" in page and reason["reason"] in page for name, reason in failures(target).items())
+    assert all(
+        f'<th scope="row">{name}</th>' in page and reason["reason"] in page for name, reason in failures(target).items()
+    )
     tracker = Tracker(target.root)
     assert any("bad/r0" in run.data.tags.get("chorus.failed", "") for run in tracker.find(chorus_kind="pipeline"))
 
