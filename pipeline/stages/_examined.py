@@ -77,9 +77,9 @@ def copies(project: Project, device: torch.device, drawn: Sequence[Drawn]) -> li
         found = memorisation(arm.images, train, held_out, device)
         order = found.relative.argsort(stable=True)[:PAIRS]
         beside = torch.from_numpy(np.array(train[found.nearest[order].numpy()]))
-        pairs = torch.stack([arm.images[order], beside], 1).flatten(0, 1)
+        pairs = torch.cat([arm.images[order], beside], 3)
         name = arm.about["name"].replace("/", "-")
-        write_png(project.report / "figures" / "nearest" / f"{name}.png", grid(pairs))
+        write_png(project.report / "figures" / "nearest" / f"{name}.png", grid(pairs, columns=4))
         rows.append({**arm.about, **told(found)})
         closest = found.closest_in_train
         says = f"training images nearest to {closest.value:.1%} of its closest, by chance {closest.by_chance:.1%}"

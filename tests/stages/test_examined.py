@@ -112,6 +112,6 @@ def test_a_copier_is_caught_beside_fresh_images(made: Project) -> None:
         assert share["value"] == pytest.approx(share["by_chance"], abs=3 * share["deviation"])
         assert row["distance_ratio"] == pytest.approx(1, abs=0.1)
     sheet = np.array(Image.open(made.report / "figures" / "nearest" / "gan-r0.png"))
-    assert sheet.shape == (8 * 9 - 1, 8 * 9 - 1, 3)
-    for column in (0, 18):
-        np.testing.assert_array_equal(sheet[:8, column : column + 8], sheet[:8, column + 9 : column + 17])
+    assert sheet.shape == (8 * 9 - 1, 4 * 17 - 1, 3)
+    for column in (0, 17):
+        np.testing.assert_array_equal(sheet[:8, column : column + 8], sheet[:8, column + 8 : column + 16])
