@@ -21,6 +21,7 @@ STAGES = {
     "evaluate-student": "sample and measure one student and its control",
     "choose": "choose what is shipped, the fused sampler or a student",
     "judge": "score members and strategies on the gate split",
+    "gate": "measure the chosen model against the champion, by the rules of the gate",
     "register": "write the report and register the chosen model",
 }
 OF_A_FAMILY = ("train", "advance", "evaluate")
@@ -43,7 +44,10 @@ def parser() -> argparse.ArgumentParser:
     pin = commands.add_parser("pin", help="settle in params.yaml which weights the families' warm starts are")
     pin.add_argument("--refresh", action="store_true", help="also those of members and files that are settled already")
     commands.add_parser("check", help="validate params.yaml and print nothing else than what is wrong")
-    commands.add_parser("verify", help="check that the registry holds the chosen model; register it if not")
+    commands.add_parser(
+        "verify",
+        help="check that the registry holds the chosen model, and that the gate compared with today's champion",
+    )
     export = commands.add_parser("export", help="write a generator as ONNX or in half precision")
     export.add_argument("--what", default="chosen", help="`chosen`, or the id of a candidate (default: chosen)")
     export.add_argument("--format", choices=["onnx", "int8", "fp16"], required=True)
@@ -105,9 +109,9 @@ def dispatch(arguments: argparse.Namespace) -> None:
         pin.run(project, arguments.refresh)
         return
     if arguments.command == "verify":
-        from pipeline.stages.register import verify
+        from pipeline.stages import verify
 
-        verify(project)
+        verify.run(project)
         return
     if arguments.command == "export":
         from pipeline.stages.export import run

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ class Lineage:
     """What git and DVC know of a result.
 
     commit: full hash, `unknown` outside git. changed: tracked files that differ from it, but for `dvc.lock`, which
-    every run rewrites. lock: SHA-256 over the lock entries of all stages but the one that asks, `unknown` where there
+    every run rewrites. lock: SHA-256 over the lock entries of the stages that made the result, `unknown` where there
     are none. outputs: DVC's hash of each path that those stages wrote.
     """
 
@@ -33,24 +33,24 @@ class Lineage:
         return bool(self.changed)
 
 
-def read_lineage(root: Path, stage: str | None = None) -> Lineage:
-    """Return the lineage of what `stage` makes in the checkout `root` (without a stage: of all that is there)."""
+def read_lineage(root: Path, *without: str) -> Lineage:
+    """Return the lineage of what is in the checkout `root`; without: stages that took no part in making it."""
     commit = _git(root, "rev-parse", "--verify", "--quiet", "HEAD").strip() or UNKNOWN
     changed = _git(root, "diff", "HEAD", "--name-only", "-z", "--relative", "--", ".", f":(exclude){LOCK}").split("\0")
-    entries = lock_entries(root, stage)
+    entries = lock_entries(root, without)
     # Sorted, for the order in the file follows the stages' completion.
     lock = hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest() if entries else UNKNOWN
     outputs = {out["path"]: out["md5"] for entry in entries.values() for out in entry.get("outs", [])}
     return Lineage(commit, tuple(filter(None, changed)), lock, outputs)
 
 
-def lock_entries(root: Path, stage: str | None) -> dict[str, Any]:
-    """Return the entries of `dvc.lock` but `stage`'s own, none where there is no such file."""
+def lock_entries(root: Path, without: Collection[str]) -> dict[str, Any]:
+    """Return the entries of `dvc.lock` but those of some stages, none where there is no such file."""
     try:
         stages = yaml.safe_load((root / LOCK).read_text(encoding="utf-8"))["stages"]
     except FileNotFoundError:
         return {}
-    return {name: entry for name, entry in stages.items() if name != stage}
+    return {name: entry for name, entry in stages.items() if name not in without}
 
 
 def _git(root: Path, *arguments: str) -> str:

@@ -121,6 +121,16 @@ class Project:
         return self.root / "report"
 
     @property
+    def verdict(self) -> Path:
+        """What the gate says of the chosen model."""
+        return self.report / "gate.json"
+
+    @property
+    def gate_pictures(self) -> Path:
+        """Folder of the sheets that the gate drew: candidate.png and, where there is a champion, champion.png."""
+        return self.report / "gate"
+
+    @property
     def registration(self) -> Path:
         return self.root / "registration.json"
 

@@ -1,5 +1,6 @@
 """The fused model in MLflow's registry: one version for each content, found again by its hash."""
 
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import ChorusError
 from pipeline.files import tree_hash
-from pipeline.packaged.folder import package_hash, write_content, write_package
 from pipeline.tracking import Run, Tracker
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 CONTENT = "chorus.content"  # tag: hash of what defines the sampler
 PACKAGE = "chorus.package"  # tag: hash of all of a version's files, the code that samples among them
-CANDIDATE = "candidate"
+CANDIDATE, CHAMPION, PREVIOUS = "candidate", "champion", "previous-champion"  # aliases
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,9 @@ class Version:
 @contextmanager
 def packed(chosen: Path) -> Iterator[tuple[Path, str]]:
     """Yield a temporary folder with what defines the sampler of `models/chosen`, and its hash."""
+    # It imports torch, which those who only move aliases do without.
+    from pipeline.packaged.folder import write_content
+
     with tempfile.TemporaryDirectory(prefix="chorus-") as temporary:
         folder = Path(temporary) / "fused"
         yield folder, write_content(chosen, folder)
@@ -51,14 +54,37 @@ def find_version(tracker: Tracker, model: str, content: str) -> Version | None:
 def stored_content(tracker: Tracker, version: "ModelVersion") -> str | None:
     """Return the hash of what a version's artefacts hold, None where they are lost or other files were altered."""
     with tempfile.TemporaryDirectory(prefix="chorus-") as temporary:
-        folder = fetch(tracker, version.name, version.version, Path(temporary))
-        if folder is None:
-            return None
-        packed = version.tags.get(PACKAGE)
-        complete = all((folder / name).is_file() for name in ("MLmodel", "model.py"))
-        if not complete or packed not in (None, package_hash(folder)):
-            return None
-        return tree_hash(folder / "artifacts" / "fused")
+        folder, _ = fetch_whole(tracker, version.name, version.version, Path(temporary))
+        return tree_hash(folder / "artifacts" / "fused") if folder else None
+
+
+def said_content(tracker: Tracker, model: str, number: str) -> str:
+    """Return the hash that a version was registered under; empty for one that Chorus did not register."""
+    return str(tracker.client.get_model_version(model, number).tags.get(CONTENT, ""))
+
+
+def fetch_whole(tracker: Tracker, model: str, number: str, folder: Path) -> tuple[Path | None, str | None]:
+    """Download a version into `folder`; return where it lies there, or None and why it is not what was registered."""
+    folder.mkdir(exist_ok=True)
+    path = fetch(tracker, model, number, folder)
+    if path is None:
+        return None, "its artefacts are lost"
+    # Python would run it in place of the code that is compared here.
+    for cache in list(path.rglob("__pycache__")):
+        shutil.rmtree(cache)
+    if not all((path / name).is_file() for name in ("MLmodel", "model.py")):
+        return None, "its package is not complete"
+    tags = tracker.client.get_model_version(model, number).tags
+    if tree_hash(path / "artifacts" / "fused") != tags.get(CONTENT):
+        return None, "its artefacts are damaged: their hash is not the one that it was registered under"
+    if tags.get(PACKAGE, package := package_hash(path)) != package:
+        return None, "its package was altered: code or configuration is not what was registered"
+    return path, None
+
+
+def package_hash(path: Path) -> str:
+    """Return a hash of a package's files, but for the note that MLflow leaves in a store when it loads from there."""
+    return tree_hash(path, without=["registered_model_meta"])
 
 
 def fetch(tracker: Tracker, model: str, number: str, folder: Path) -> Path | None:
@@ -73,6 +99,17 @@ def fetch(tracker: Tracker, model: str, number: str, folder: Path) -> Path | Non
         return None
 
 
+def write_candidate(content: Path, folder: Path) -> Path:
+    """Pack `content` as a version of it would be, and return the package's folder, below `folder`."""
+    from mlflow.models import Model
+
+    from pipeline.packaged.folder import write_package
+
+    package = folder / "model"
+    write_package(content, package, folder / "code", Model())
+    return package
+
+
 def create_version(
     tracker: Tracker, run: Run, model: str, content: Path, identity: str, tags: Mapping[str, str], description: str
 ) -> Version:
@@ -83,6 +120,8 @@ def create_version(
     from mlflow.entities import LoggedModelOutput
     from mlflow.exceptions import MlflowException
     from mlflow.models import Model
+
+    from pipeline.packaged.folder import write_package
 
     client = tracker.client
     logged = client.create_logged_model(tracker.experiment, name=model, source_run_id=run.id, tags={CONTENT: identity})

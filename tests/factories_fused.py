@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pipeline import registry
 from pipeline.evaluation.networks import NetworkConfig, build, to_float
 from pipeline.evaluation.pictures import write_png
 from pipeline.evaluation.ruler import DECIDES
@@ -125,6 +126,36 @@ def write_project(root: Path) -> None:
     write_fused(root / "models" / "fused")
     write_fused(root / "models" / "chosen")
     write_judgement(root)
+    write_verdict(root)
+
+
+def write_verdict(root: Path) -> None:
+    """Write what the gate says of `models/chosen` where there is no champion."""
+    with registry.packed(root / "models" / "chosen") as (_, identity):
+        pass
+    candidate = {"content": identity, "kind": "strategy", "name": "weighted", "fault": None}
+    measured = {"metrics": {}, "milliseconds": 0.25, "passes": 1.0, "megabytes": 0.3}
+    rules = [
+        {"name": "smoke", "verdict": "passed", "why": "loads", "value": None, "limit": None},
+        {"name": "improvement", "verdict": "not applied", "why": "no champion", "value": None, "limit": None},
+    ]
+    verdict = {
+        "schema": 1,
+        "passed": True,
+        "split": "gate",
+        "images": 64,
+        "samples": 64,
+        "seed": 1,
+        "confidence": 0.95,
+        "judges": ["selfsup"],
+        "candidate": candidate | measured,
+        "champion": None,
+        "real": {},
+        "comparison": [],
+        "rules": rules,
+    }
+    write_json(root / "report" / "gate.json", verdict)
+    write_png(root / "report" / "gate" / "candidate.png", np.zeros((8, 8, 3), np.uint8))
 
 
 def write_judgement(root: Path, winner: str = "weighted") -> None:

@@ -26,6 +26,7 @@ BY_NAME = {
     "evaluate-later": MODELS,
     "fuse": [*(f"pipeline.fusion.strategies.{name}" for name in registered(pipeline.fusion.strategies)), *MODELS],
     "judge": MODELS,
+    "gate": ["pipeline.recipes", "pipeline.packaged.model", *MODELS],
     "register": ["pipeline.recipes", "pipeline.packaged.model", *MODELS],
 }
 # Used for pictures in MLflow alone, which are no outputs.

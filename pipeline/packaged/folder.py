@@ -32,11 +32,6 @@ def write_content(chosen: Path, folder: Path) -> str:
     return tree_hash(folder)
 
 
-def package_hash(path: Path) -> str:
-    """Return a hash of a package's files, but for the note that MLflow leaves in a store when it loads from there."""
-    return tree_hash(path, without=["registered_model_meta"])
-
-
 def signature() -> "ModelSignature":
     """Return the model's signature: a required integer `label`, the parameters `seed`, `first`, `format`."""
     from mlflow.models import ModelSignature

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 import pipeline.fusion.strategies
 from pipeline.params.family import Family
 from pipeline.params.fields import NAME, Count, Fraction, NotNegative, Positive, Samples, Section, Several, registered
+from pipeline.params.gate import Gate
 from pipeline.params.racing import Budget, Racing, complaint
 from pipeline.params.select import Select
 from pipeline.params.student import Choose, Student
@@ -193,6 +194,7 @@ class Params(Section):
     students: dict[Annotated[str, Field(pattern=NAME)], Student] = Field(default={})
     choose: Choose = Choose()
     judge: Judge = Judge()
+    gate: Gate = Gate()
     register_: Register = Field(default=Register(), alias="register")
 
     @model_validator(mode="after")

@@ -22,7 +22,8 @@ EXAMINED = ("real", "winner", "member")  # CSS classes of the arms that are look
 class Facts:
     """All that a report tells.
 
-    model, version: name and number of the registered version. metrics: `report/metrics.json`. strategies:
+    model, version: name and number of the registered version. metrics: `report/metrics.json`. gate:
+    `report/gate.json`. sides: PNG bytes of the champion's and the candidate's images of the same latents. strategies:
     `models/fused/strategies.json`. students: `models/chosen/students.json`. recipe: of the sampler that is shipped.
     manifest: `data/prepared/manifest.json`. quarantine: the first quarantined files as (name, reason). histories: rows
     of `history.json` by member. pictures: PNG bytes by caption, in their order. nearest: PNG bytes of images beside
@@ -35,6 +36,8 @@ class Facts:
     model: str
     version: str
     metrics: Mapping[str, Any]
+    gate: Mapping[str, Any]
+    sides: Mapping[str, bytes]
     strategies: Mapping[str, Any]
     students: Mapping[str, Any]
     recipe: Mapping[str, Any]
@@ -103,6 +106,7 @@ def render(facts: Facts) -> str:
         shares_svg=charts.stacked([share for _, share in shares]),
         evidence=[name for name in tables.evidence_columns(facts.strategies) if name not in tables.SCORES],
         pictures={caption: png_address(content) for caption, content in facts.pictures.items()},
+        sides={caption: png_address(content) for caption, content in facts.sides.items()},
         nearest={name: png_address(content) for name, content in facts.nearest.items()},
         classes=[(row, covered(row)) for row in tables.class_rows(facts.metrics["classes"])],
         examined=EXAMINED,

@@ -16,7 +16,6 @@ import torch
 from pipeline import registry
 from pipeline.errors import ChorusError
 from pipeline.files import read_json, tree_hash
-from pipeline.packaged.folder import package_hash
 from pipeline.recipes import load_sampler
 from pipeline.tracking import tracking_uri
 
@@ -111,7 +110,7 @@ def _check(folder: Path, version: "ModelVersion") -> None:
     if said is None:
         raise ChorusError(f"{where} was not registered by Chorus: it has no tag {registry.CONTENT}")
     packed = version.tags.get(registry.PACKAGE)
-    whole = packed in (None, package_hash(folder))
+    whole = packed in (None, registry.package_hash(folder))
     if not whole or tree_hash(folder / "artifacts" / "fused") != said:
         raise ChorusError(f"the files of {where} are not those that were registered: damaged or altered; use another")
 

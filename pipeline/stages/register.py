@@ -1,9 +1,6 @@
-"""Register the chosen model, write the report and registration.json; check later that the registry still holds it."""
+"""Register the chosen model, write the report and registration.json."""
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -11,24 +8,23 @@ from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pipeline import registry
 from pipeline.data.dataset import read_manifest
 from pipeline.data.quarantine import printable
 from pipeline.errors import ChorusError
 from pipeline.files import read_json, tree_hash, write_json, write_text
-from pipeline.lineage import LOCK, Lineage, read_lineage
+from pipeline.lineage import Lineage, read_lineage
 from pipeline.pinning.versions import keep_partners
 from pipeline.project import FIRST, Project
 from pipeline.registry import Version
 from pipeline.report import tables
 from pipeline.report.page import Facts, render
 from pipeline.stages._failures import failures, in_words
-from pipeline.tracking import PIPELINE_RUN, Run, Tracker
+from pipeline.stages._verdict import check_verdict, read_verdict, verdict_tags
+from pipeline.tracking import Run, Tracker
 
 SCHEMA = 1
-STAGE = "register"
+NOT_OF_THE_MODEL = ("register", "gate")  # stages that took no part in making it
 LISTED = 10  # quarantined files that the report names
 
 
@@ -63,12 +59,16 @@ class Inputs:
         return metrics
 
     @cached_property
+    def verdict(self) -> dict[str, Any]:
+        return read_verdict(self.project)
+
+    @cached_property
     def manifest(self) -> dict[str, Any]:
         return read_manifest(self.project.prepared)
 
     @cached_property
     def lineage(self) -> Lineage:
-        return read_lineage(self.project.root, STAGE)
+        return read_lineage(self.project.root, *NOT_OF_THE_MODEL)
 
 
 def run(project: Project) -> None:
@@ -103,6 +103,7 @@ def ensure_version(project: Project, tracker: Tracker, inputs: Inputs) -> Versio
     """Return the version that holds `models/chosen`, registered now if there is none, with the alias pointing to it."""
     model = project.params.register_.model
     with registry.packed(project.chosen) as (content, identity):
+        check_verdict(inputs.verdict, identity)
         version = registry.find_version(tracker, model, identity)
         tags, description = version_tags(inputs), tables.verdict(inputs.metrics, inputs.recipe)
         if version is not None:
@@ -118,7 +119,7 @@ def ensure_version(project: Project, tracker: Tracker, inputs: Inputs) -> Versio
 
 
 def version_tags(inputs: Inputs) -> dict[str, str]:
-    """Return a version's tags: its lineage and what the judges say."""
+    """Return a version's tags: its lineage, and what the judges and the gate say."""
     lineage, metrics = inputs.lineage, inputs.metrics
     tags = {
         "chorus.strategy": metrics["winner"],
@@ -133,7 +134,7 @@ def version_tags(inputs: Inputs) -> dict[str, str]:
     for row in tables.headlines(metrics):
         tags[f"{metrics['split']}.{row.metric}"] = f"{row.shipped:.6g}"
         tags[f"{metrics['split']}.{row.metric}.best_member"] = f"{row.member:.6g}"
-    return tags
+    return tags | verdict_tags(inputs.verdict)
 
 
 def mark_reused(project: Project, tracker: Tracker, parent: Run) -> None:
@@ -186,9 +187,10 @@ def log_to_parent(project: Project, parent: Run, inputs: Inputs, version: Versio
     )
     parent.dataset(inputs.manifest)
     choices = (project.fused / "strategies.json", project.chosen / "students.json")
-    for path in (project.report / "report.html", project.report / "metrics.json", *choices):
+    for path in (project.report / "report.html", project.report / "metrics.json", project.verdict, *choices):
         parent.file(path)
-    parent.file(project.report / "figures")
+    for folder in (project.report / "figures", project.gate_pictures):
+        parent.file(folder)
     for path in race_tables(project):
         parent.file(path, f"race/{path.parent.name}")
     parent.tag(chorus_winner=metrics["winner"], chorus_version=version.number, chorus_content=version.content)
@@ -205,6 +207,8 @@ def gather(inputs: Inputs, version: Version, parent: Run, runs: dict[str, str]) 
         model=version.model,
         version=version.number,
         metrics=inputs.metrics,
+        gate=inputs.verdict,
+        sides=sides(project.gate_pictures, inputs.verdict),
         strategies=inputs.strategies,
         students=inputs.students,
         recipe=inputs.recipe,
@@ -252,47 +256,16 @@ def pictures(figures: Path, metrics: dict[str, Any]) -> dict[str, bytes]:
     return {caption: path.read_bytes() for caption, path in files.items()}
 
 
+def sides(pictures: Path, verdict: dict[str, Any]) -> dict[str, bytes]:
+    """Return the sheets of the champion and the candidate, of the same latents, by caption; those that were drawn."""
+    files = {"candidate": "The candidate"}
+    if verdict["champion"]:
+        files = {"champion": f"The champion, version {verdict['champion']['version']}", **files}
+    found = {caption: pictures / f"{name}.png" for name, caption in files.items()}
+    return {caption: path.read_bytes() for caption, path in found.items() if path.exists()}
+
+
 def nearest(figures: Path, metrics: dict[str, Any]) -> dict[str, bytes]:
     """Return the sheets of images beside their nearest training images by the name of what drew them."""
     names = [row["name"] for row in metrics["memorisation"] if row["kind"] != "real"]
     return {name: (figures / "nearest" / f"{name.replace('/', '-')}.png").read_bytes() for name in names}
-
-
-def verify(project: Project) -> None:
-    """Check that the registry holds what registration.json says; register it again if it was lost.
-
-    A registration of another model than `models/chosen` is left alone: the stage has to run first.
-    """
-    if not project.registration.exists() or not (project.chosen / "recipe.json").exists():
-        print("verify  nothing is registered yet: `dvc repro` does it", flush=True)
-        return
-    said = read_json(project.registration)
-    model = project.params.register_.model
-    with registry.packed(project.chosen) as (_, identity):
-        pass
-    if (said["model"], said["content"]) != (model, identity):
-        print("verify  models/chosen has changed since it was registered: `dvc repro` registers it", flush=True)
-        return
-    tracker = Tracker(project.root)
-    version = registry.find_version(tracker, model, identity)
-    if version is None or (version.number, version.run_id) != (said["version"], said["run_id"]):
-        print(f"verify  the registry has lost {model} version {said['version']}: registering it again", flush=True)
-        run(project)
-        record(project.root)
-        return
-    if registry.alias_number(tracker, model) != version.number:
-        registry.set_candidate(tracker, version)
-    if PIPELINE_RUN in os.environ:
-        mark_reused(project, tracker, tracker.pipeline())
-    print(f"verify  the registry holds {model} version {version.number}", flush=True)
-
-
-def record(root: Path) -> None:
-    """Tell DVC that the stage has run, as it did outside of it: version and run are others now than in `dvc.lock`."""
-    lock = root / LOCK
-    if not lock.exists() or STAGE not in yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"]:
-        return
-    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "commit", "--force", "--quiet", STAGE]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise ChorusError(f"registered, but `dvc commit -f {STAGE}` failed: {done.stderr.strip()}")

@@ -84,3 +84,15 @@ class Checkout:
     def lock(self) -> dict[str, Any]:
         """Return dvc.lock's entries by stage."""
         return dict(yaml.safe_load((self.folder / "dvc.lock").read_text())["stages"])
+
+
+def reproducible(lock: dict[str, Any]) -> dict[str, Any]:
+    """Return lock entries without the outputs that say when, where and in which run: `gate`'s and `register`'s."""
+    apart = {out["path"] for stage in ("gate", "register") for out in lock[stage]["outs"]}
+    return {
+        stage: {
+            key: [path for path in value if path["path"] not in apart] if key in ("deps", "outs") else value
+            for key, value in entry.items()
+        }
+        for stage, entry in lock.items()
+    }

@@ -67,7 +67,7 @@ def test_a_changed_learning_rate_retrains_its_family_alone(checkout):
     checkout.run(sys.executable, "-m", "flows.retrain")
     after = checkout.lock()
     changed = {name for name in after if after[name] != before[name]}
-    assert changed == {"train@vae", "evaluate@vae", "fuse", "choose", "judge", "register"}
+    assert changed == {"train@vae", "evaluate@vae", "fuse", "choose", "judge", "gate", "register"}
     assert checkout.run("dvc", "status").strip() == "Data and pipelines are up to date."
     assert "up to date" in checkout.run("dvc", "repro")
     parent = max(runs(checkout, "pipeline"), key=lambda run: run.info.start_time)
@@ -87,7 +87,7 @@ def test_an_experiment_retrains_its_family_alone(checkout):
     assert checkout.params["families"]["vae"]["lr"] == 0.003
     after = checkout.lock()
     changed = {name for name in after if after[name] != before[name]}
-    assert changed == {"train@vae", "evaluate@vae", "fuse", "choose", "judge", "register"}
+    assert changed == {"train@vae", "evaluate@vae", "fuse", "choose", "judge", "gate", "register"}
     assert checkout.run("dvc", "status").strip() == "Data and pipelines are up to date."
 
 

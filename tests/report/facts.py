@@ -160,6 +160,49 @@ def memorisation() -> list[dict[str, Any]]:
     ]
 
 
+def gate() -> dict[str, Any]:
+    """Return a `report/gate.json` of a candidate that is compared with a champion and is too large."""
+    judged = {"fd16_classifier-b": (4.1, 4.8), "fd16_selfsup-b": (3.9, 4.4)}
+    rows = [
+        {
+            "metric": name,
+            "candidate": sure(own, 0.2),
+            "champion": sure(other, 0.2),
+            "difference": sure(own - other, 0.1),
+        }
+        for name, (own, other) in {"rfd_judges": (0.11, 0.13), **judged}.items()
+    ]
+    shares = {
+        f"{kind}_{judge}": 0.6
+        for kind in ("precision", "recall", "coverage")
+        for judge in ("classifier-b", "selfsup-b")
+    }
+    model = {"fault": None, "metrics": shares | {"authentic": 0.62}, "milliseconds": 0.31, "passes": 1.0}
+    rules = [
+        ("smoke", "passed", None, None, "loads in a fresh process and draws the same images again"),
+        ("improvement", "passed", 0.012, 0.0, "by all judges together 0.02 nearer than version 2"),
+        ("agreement", "passed", None, None, "by no judge farther than version 2 beyond the noise"),
+        ("precision", "passed", 0.61, 0.36, "0.610 by selfsup-b, of real images 0.720; at least 0.360"),
+        ("milliseconds", "not applied", 0.31, None, "0.31 ms an image; no limit is set"),
+        ("megabytes", "failed", 3.1, 2.5, "3.1 MB; at most 2.5"),
+    ]
+    return {
+        "schema": 1,
+        "passed": False,
+        "split": "gate",
+        "images": 270,
+        "samples": 2000,
+        "seed": 17,
+        "confidence": 0.95,
+        "judges": ["classifier-b", "selfsup-b"],
+        "candidate": {"content": "ef" * 32, "kind": "strategy", "name": "weighted", **model, "megabytes": 3.1},
+        "champion": {"version": "2", "content": "ab" * 32, "itself": False, "problem": None, **model, "megabytes": 2.2},
+        "real": shares | {"authentic": 0.41},
+        "comparison": rows,
+        "rules": [dict(zip(("name", "verdict", "value", "limit", "why"), rule, strict=True)) for rule in rules],
+    }
+
+
 def recipe() -> dict[str, Any]:
     names = ["dcgan/r0/000200000", "dcgan/r1/000200000", "dcgan-hinge/r0/000200000", "mlp/r1/000300000"]
     parts = [{"kind": "candidate", "id": name} for name in names]
@@ -261,6 +304,8 @@ def facts() -> Facts:
         model="chorus",
         version="3",
         metrics=metrics(),
+        gate=gate(),
+        sides={"The champion, version 2": picture(40), "The candidate": picture(25)},
         strategies=strategies(),
         students=students(),
         recipe=recipe(),

@@ -13,9 +13,9 @@ from pipeline import lineage, registry
 from pipeline.errors import ChorusError
 from pipeline.files import read_json, tree_hash, write_json
 from pipeline.project import Project
-from pipeline.stages import register
+from pipeline.stages import register, verify
 from pipeline.tracking import PIPELINE_RUN, Tracker
-from tests.factories_fused import PARAMS, write_fused, write_judgement, write_project
+from tests.factories_fused import PARAMS, write_fused, write_judgement, write_project, write_verdict
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +86,9 @@ def test_writes_version_report_registration_and_runs(project: Project) -> None:
     version = tracker.client.get_model_version_by_alias("chorus", "candidate")
     assert version.tags["chorus.content"] == said["content"]
     assert version.tags["chorus.strategy"] == "weighted"
+    assert version.tags["chorus.gate"] == "passed"
+    assert version.tags["chorus.gate.champion"] == "none"
+    assert version.tags["chorus.gate.improvement"] == "not applied: no champion"
     assert version.tags["gate.fd16_selfsup"] == "1.5"
     assert version.tags["gate.fd16_selfsup.best_member"] == "2"
     assert version.tags["chorus.data"] == read_json(project.prepared / "manifest.json")["hash"]
@@ -100,7 +103,7 @@ def test_writes_version_report_registration_and_runs(project: Project) -> None:
     assert parent.data.metrics["fd16_selfsup/weighted"] == 1.5
     assert parent.inputs.dataset_inputs
     stored = {file.path for file in tracker.client.list_artifacts(parent.info.run_id)}
-    assert stored == {"report.html", "metrics.json", "strategies.json", "students.json", "figures"}
+    assert stored == {"report.html", "metrics.json", "gate.json", "strategies.json", "students.json", "figures", "gate"}
     [model_run] = tracker.find(chorus_kind="fused", mlflow_parentRunId=parent.info.run_id)
     assert (model_run.info.run_id, model_run.info.status) == (said["run_id"], "FINISHED")
 
@@ -128,9 +131,13 @@ def test_a_version_that_is_judged_anew_is_described_anew(project: Project) -> No
 def test_new_content_makes_a_version_and_old_content_finds_its_own(project: Project) -> None:
     register.run(project)
     write_fused(project.chosen, weights=(0.5, 0.5))
+    with pytest.raises(ChorusError, match=r"gate\.json tells of another model"):
+        register.run(project)
+    write_verdict(project.root)
     register.run(project)
     assert read_json(project.registration)["version"] == "2"
     write_fused(project.chosen)
+    write_verdict(project.root)
     register.run(project)
     assert read_json(project.registration)["version"] == "1"
     assert registry.alias_number(Tracker(project.root), "chorus") == "1"
@@ -144,7 +151,7 @@ import os, signal, sys
 from mlflow import MlflowClient
 from pathlib import Path
 from pipeline.project import Project
-from pipeline.stages import register
+from pipeline.stages import register, verify
 MlflowClient.{moment} = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)
 register.run(Project.load(Path(sys.argv[1])))
 """
@@ -189,26 +196,26 @@ def test_members_trained_in_this_pipeline_run_are_not_marked(project: Project, m
     with tracker.child("member", "mlp/r0", key="training"):
         pass
     register.run(project)
-    register.verify(project)
+    verify.run(project)
     names = sorted(run.info.run_name for run in tracker.find(chorus_kind="member", mlflow_parentRunId=parent.id))
     assert names == ["mlp/r0", "mlp/r1"]
     assert tracker.client.get_run(parent.id).info.status == "RUNNING"
 
 
 def test_verify_is_content_with_what_is_there(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
-    register.verify(project)
+    verify.run(project)
     assert "nothing is registered yet" in capsys.readouterr().out
     register.run(project)
     before = tree_hash(project.root / "report"), read_json(project.registration)
     tracker = Tracker(project.root)
     tracker.client.delete_registered_model_alias("chorus", "candidate")
     runs = len(tracker.find())
-    register.verify(project)
+    verify.run(project)
     assert registry.alias_number(tracker, "chorus") == "1"
     assert (tree_hash(project.root / "report"), read_json(project.registration)) == before
     assert len(tracker.find()) == runs
     write_fused(project.chosen, weights=(0.5, 0.5))
-    register.verify(project)
+    verify.run(project)
     assert "has changed" in capsys.readouterr().out
     assert len(versions(project)) == 1
 
@@ -216,7 +223,7 @@ def test_verify_is_content_with_what_is_there(project: Project, capsys: pytest.C
 def test_verify_registers_again_where_artefacts_were_lost(project: Project) -> None:
     register.run(project)
     shutil.rmtree(project.root / "mlartifacts")
-    register.verify(project)
+    verify.run(project)
     assert read_json(project.registration)["version"] == "2"
     assert registry.alias_number(Tracker(project.root), "chorus") == "2"
 
