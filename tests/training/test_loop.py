@@ -69,6 +69,18 @@ def test_yields_every_step_and_ends_at_the_budget() -> None:
     assert set(state.history[0]) == {"nimg", "loss_g", "loss_d", "logit_real", "logit_fake"}
 
 
+@pytest.mark.parametrize("architecture", ["mlp", "dcgan"])
+def test_a_snapshot_is_what_a_shorter_training_ends_as(architecture: str) -> None:
+    """Neither the learning rate nor the average knows the end."""
+    (longer, config), (shorter, _) = recipe(architecture, snapshots=5), recipe(architecture, kimg=0.032)
+    state = loop.build(longer, config, FP32, STREAMS)
+    for _ in loop.train(Data(images()), longer, config, FP32, STREAMS, state):
+        if state.snapshot and state.nimg == 32:
+            break
+    own, ended = state.tensors(), run(shorter, config).tensors()
+    assert all(torch.equal(value, ended[name]) for name, value in own.items() if name != "sums")
+
+
 def test_a_long_history_has_about_a_hundred_rows() -> None:
     family, config = recipe("mlp", kimg=2.5, batch=10)
     assert 100 <= len(run(family, config).history) <= 130

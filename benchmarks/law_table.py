@@ -1,0 +1,222 @@
+"""What benchmarks/ensemble_law.py found, as tables and as a figure."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, pstdev
+
+import law
+import numpy as np
+from law_measure import IMAGES, Line
+from stacked_mnist import MODES
+
+PAIR = ("k1/r0", "k2/r0")  # the two that predict: together they reach every budget that two members can
+PREDICTED = ("mmd", "missing", "kl")
+SHOWN = {"mmd": ("1000 × MMD²", 1000), "missing": ("modes missing", 1), "kl": ("KL", 1), "fd": ("Fréchet × 1000", 1000)}
+Values = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Ensembles of `size` members with `nimg` images each. sets: what is measured of each set of members."""
+
+    size: int
+    level: int
+    nimg: int
+    sets: list[Line]
+
+    @property
+    def kimg(self) -> float:
+        """The budget of all members."""
+        return self.size * self.nimg / 1000
+
+    def mean(self, metric: str) -> float:
+        return fmean(line[metric] for line in self.sets)
+
+
+class Results:
+    """All lines of a grid; `cells` by size and level."""
+
+    def __init__(self, lines: Sequence[Line]) -> None:
+        self.seeds = sorted({line["seed"] for line in lines})
+        self.members = {
+            (line["seed"], line["level"], line["member"]): line for line in lines if line["kind"] == "member"
+        }
+        self.pairs = [line for line in lines if line["kind"] == "pair"]
+        self.flops = next(line["flops_per_image"] for line in lines if line["kind"] == "end")
+        self.real = {metric: fmean(line[metric] for line in with_missing(lines, "real")) for metric in SHOWN}
+        self.cells: dict[tuple[int, int], Cell] = {}
+        for line in with_missing(lines, "ensemble"):
+            key = line["size"], line["level"]
+            self.cells.setdefault(key, Cell(*key, line["nimg"], [])).sets.append(line)
+
+    def of_size(self, size: int) -> list[Cell]:
+        """Return the cells of one size, by ascending budget."""
+        return [cell for _, cell in sorted(self.cells.items()) if cell.size == size]
+
+    @property
+    def sizes(self) -> list[int]:
+        return sorted({cell.size for cell in self.cells.values()})
+
+    def predicted(self, cell: Cell) -> Values:
+        """Return the mean over repetitions of what the two members predict; where one reached the budget, it alone."""
+        named = (line for line in self.pairs if line["level"] == cell.level and tuple(line["members"]) == PAIR)
+        found = [self.by_pair(line, cell.size) for line in named]
+        if not found:
+            found = [predict(one, one, one, cell.size) for one in self.alone(cell.level)]
+        return {metric: fmean(values[metric] for values in found) for metric in PREDICTED}
+
+    def alone(self, level: int) -> list[Line]:
+        """Return the first of the two in each repetition."""
+        return [self.members[seed, level, PAIR[0]] for seed in self.seeds]
+
+    def by_any(self, cell: Cell, metric: str) -> list[float]:
+        """Return what each pair of members would predict."""
+        pairs = (line for line in self.pairs if line["level"] == cell.level)
+        return [self.by_pair(line, cell.size)[metric] for line in pairs]
+
+    def by_pair(self, pair: Line, size: int) -> Values:
+        """Return what a pair predicts."""
+        one, other = (self.members[pair["seed"], pair["level"], name] for name in pair["members"])
+        return predict(one, other, pair, size)
+
+
+def with_missing(lines: Sequence[Line], kind: str) -> list[Line]:
+    """Return the lines of a kind with the number of modes that are missing."""
+    return [{**line, "missing": MODES - line["modes"]} for line in lines if line["kind"] == kind]
+
+
+def predict(one: Line, other: Line, pair: Line, size: int) -> Values:
+    """Return the MMD², the modes missing and the KL of an ensemble, from two members and what they share.
+
+    pair: MMD² between them, the mean product of their modes' relative frequencies less 1 (`chi`), and the shares of
+    modes that both find. A member stands for a pair with itself where size is 1, which reads nothing of the pair.
+    """
+    apart = one["chi"] + other["chi"] - 2 * pair["chi"]
+    uneven = law.of_size(size, (one["chi"] + other["chi"]) / 2, apart)
+    share = (one["found"][str(size)] + other["found"][str(size)]) / 2
+    return {
+        "mmd": law.of_size(size, (one["mmd"] + other["mmd"]) / 2, pair["mmd"]),
+        "missing": MODES * (1 - law.found_by(size, share, pair["found"][str(size)])),
+        "kl": law.divergence_at(uneven, MODES, IMAGES),
+    }
+
+
+def row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def shown(value: float) -> str:
+    """Return a number with three digits."""
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def tables(found: Results) -> str:
+    """Return all tables as Markdown."""
+    floor = ", ".join(f"{name} {shown(scale * found.real[metric])}" for metric, (name, scale) in SHOWN.items())
+    said = f"{len(found.seeds)} repetitions; {found.flops / 1e6:.1f} MFLOP a training image; real images: {floor}"
+    return "\n\n".join([said, grid_table(found), overtaking_table(found), best_table(found)])
+
+
+def grid_table(found: Results) -> str:
+    """Return what is measured and predicted of each size and budget."""
+    head = ["K", "kimg each", "all"]
+    for metric in PREDICTED:
+        head += [SHOWN[metric][0], "two members say", "any two"]
+    head += ["with weights", SHOWN["fd"][0]]
+    lines = [row(*head), "|" + "---:|" * len(head)]
+    for cell in sorted(found.cells.values(), key=lambda cell: (cell.kimg, cell.size)):
+        predicted, cells = found.predicted(cell), [str(cell.size), f"{cell.nimg / 1000:g}", f"{cell.kimg:g}"]
+        for metric in PREDICTED:
+            scale, values = SHOWN[metric][1], [line[metric] for line in cell.sets]
+            any_two = [scale * value for value in found.by_any(cell, metric)]
+            low, high = np.quantile(any_two, (0.025, 0.975)) if any_two else (np.nan, np.nan)
+            measured, said = scale * fmean(values), scale * predicted[metric]
+            off = f" ({said / measured - 1:+.0%})" if measured > 0 else ""
+            cells += [f"{shown(measured)} ± {shown(scale * pstdev(values))}", f"{shown(said)}{off}"]
+            cells.append(f"{shown(low)}–{shown(high)}" if any_two else "")
+        cells += [shown(1000 * cell.mean("mmd_weighted")), shown(1000 * cell.mean("fd"))]
+        lines.append(row(*cells))
+    return "\n".join(lines)
+
+
+def overtaking_table(found: Results) -> str:
+    """Return from which budget of all members, in kimg, each size is nearer than one model of that budget."""
+    head = [
+        "K",
+        *(f"{SHOWN[metric][0].removeprefix('1000 × ')}{by}" for metric in PREDICTED for by in ("", ", predicted")),
+    ]
+    lines = [row(*head, "Fréchet"), "|" + "---:|" * (len(head) + 1)]
+    for size in found.sizes[1:]:
+        cells = [str(size)]
+        for metric in PREDICTED:
+            cells.append(crossing(found, size, lambda cell, name=metric: cell.mean(name)))
+            cells.append(crossing(found, size, lambda cell, name=metric: found.predicted(cell)[name]))
+        lines.append(row(*cells, crossing(found, size, lambda cell: cell.mean("fd"))))
+    return "\n".join(lines)
+
+
+def crossing(found: Results, size: int, value: Callable[[Cell], float]) -> str:
+    """Return the budget in words: at most the least that was tried, or beyond the largest."""
+    cells = found.of_size(size)
+    single = [found.cells[1, size * cell.level] for cell in cells]
+    budgets = [cell.kimg for cell in cells]
+    from_on = law.overtaking(budgets, list(map(value, single)), list(map(value, cells)))
+    if from_on is None:
+        return f"> {budgets[-1]:.0f}"
+    return f"≤ {from_on:.0f}" if from_on == budgets[0] else f"{from_on:.0f}"
+
+
+def best_table(found: Results) -> str:
+    """Return the best size for each budget of all members, as measured and as predicted."""
+    head = [
+        "kimg all",
+        *(f"{SHOWN[metric][0].removeprefix('1000 × ')}{by}" for metric in PREDICTED for by in ("", ", predicted")),
+    ]
+    lines = [row("best K for", *head[1:]), "|" + "---:|" * len(head)]
+    for single in found.of_size(1):
+        rivals = [cell for cell in found.cells.values() if cell.kimg == single.kimg]
+        cells = [f"{single.kimg:g} kimg"]
+        for metric in PREDICTED:
+            cells.append(str(min(rivals, key=lambda cell, name=metric: cell.mean(name)).size))
+            cells.append(str(min(rivals, key=lambda cell, name=metric: found.predicted(cell)[name]).size))
+        lines.append(row(*cells))
+    return "\n".join(lines)
+
+
+def draw(found: Results, path: Path) -> None:
+    """Draw modes missing and MMD² against the operations of all members' training, a curve for each size."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import ScalarFormatter
+
+    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4.4))
+    colours = pyplot.get_cmap("viridis")(np.linspace(0, 0.88, len(found.sizes)))
+    for axis, metric in zip(axes, ("missing", "mmd"), strict=True):
+        scale = SHOWN[metric][1]
+        for size, colour in zip(found.sizes, colours, strict=True):
+            cells = found.of_size(size)
+            tflop = [cell.kimg * 1000 * found.flops / 1e12 for cell in cells]
+            axis.plot(tflop, [scale * cell.mean(metric) for cell in cells], "o-", color=colour, markersize=4)
+            said = [scale * found.predicted(cell)[metric] for cell in cells]
+            axis.plot(tflop, said, "x--", color=colour, markersize=6, linewidth=1.2)
+            if metric == "mmd" and size > 1:
+                weighted = [scale * cell.mean("mmd_weighted") for cell in cells]
+                axis.plot(tflop, weighted, ":", color=colour, linewidth=1.2)
+        axis.set(xscale="log", yscale="log", xlabel="training of all members, TFLOP", title=SHOWN[metric][0])
+        axis.grid(alpha=0.3, which="both")
+        for one in (axis.xaxis, axis.yaxis):
+            one.set_major_formatter(ScalarFormatter())
+    styles = [("o-", "measured"), ("x--", "predicted from two"), (":", "optimised weights")]
+    keys = [Line2D([], [], color=colour, linewidth=3) for colour in colours]
+    keys += [
+        Line2D([], [], color="#444444", linestyle=style.strip("ox"), marker=style[0].strip(":")) for style, _ in styles
+    ]
+    names = [f"K = {size}" for size in found.sizes] + [name for _, name in styles]
+    figure.legend(keys, names, loc="lower center", ncols=len(names), frameon=False, fontsize=9)
+    figure.tight_layout(rect=(0, 0.07, 1, 1))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
