@@ -15,9 +15,10 @@ def allow_torchvision() -> None:
     The package index's torchvision is a CUDA build, whose C++ operators do not load beside a CPU-only torch; its Python
     side then refuses to import, because two operators are unknown ("operator torchvision::nms does not exist"). Data
     sets and transforms use neither. Where the real ones load, nothing is declared. torch-fidelity imports torchvision,
-    so its users call this first too.
+    so its users call this first too. Another copy of this code, that of a registered version for instance, may have
+    declared them already.
     """
-    if _declared or _operators_load():
+    if hasattr(torch.ops.torchvision, "nms") or _operators_load():
         return
     library = torch.library.Library("torchvision", "DEF")
     for name in ("nms", "qnms"):

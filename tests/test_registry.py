@@ -194,34 +194,6 @@ print(json.dumps(images.tolist()))
     assert torch.equal(images, here.permute(0, 2, 3, 1))
 
 
-def test_serves_json(registered: tuple[Path, registry.Version], tmp_path: Path) -> None:
-    root, _ = registered
-    script = """
-from fastapi.testclient import TestClient
-from mlflow.pyfunc.scoring_server import init
-client = TestClient(init(model))
-def ask(**body):
-    answer = client.post("/invocations", json=body)
-    return [answer.status_code, answer.json()]
-records = [{"label": -1}, {"label": -1}]
-print(json.dumps([
-    ask(dataframe_records=records, params={"seed": 1}),
-    ask(dataframe_records=records, params={"format": "png"}),
-    ask(dataframe_records=[{"label": 4}]),
-    ask(dataframe_records=[{"lable": -1}]),
-]))
-"""
-    done = in_isolation(script, root, tmp_path)
-    assert done.returncode == 0, done.stderr
-    array, png, label, column = json.loads(done.stdout.splitlines()[-1])
-    assert array[0] == png[0] == 200
-    images = torch.tensor(array[1]["predictions"])
-    assert images.shape == (2, 8, 8, 1)
-    assert all(text.startswith("iVBOR") for text in png[1]["predictions"])
-    assert label[0] == column[0] == 400
-    assert "use label -1" in label[1]["message"]
-
-
 def test_nothing_is_pickled_and_requirements_are_exact(registered: tuple[Path, registry.Version]) -> None:
     root, _ = registered
     files = [path for path in (root / "mlartifacts").rglob("*") if path.is_file() and path.suffix != ".pyc"]

@@ -33,12 +33,16 @@ def write_content(chosen: Path, folder: Path) -> str:
 
 
 def signature() -> "ModelSignature":
-    """Return the model's signature: a required integer `label`, the parameters `seed`, `first`, `format`."""
+    """Return the model's signature: a required column `label`, the parameters `seed`, `first`, `format`.
+
+    The column has no type, for MLflow's server would turn a label of 1.5 into 1; the model takes integers alone.
+    """
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+    from mlflow.types.schema import AnyType
 
     return ModelSignature(
-        inputs=Schema([ColSpec("long", "label", required=True)]),
+        inputs=Schema([ColSpec(AnyType(), "label", required=True)]),
         params=ParamSchema(
             [ParamSpec("seed", "long", 0), ParamSpec("first", "long", 0), ParamSpec("format", "string", "array")]
         ),
@@ -62,7 +66,7 @@ def write_package(content: Path, path: Path, workspace: Path, model: "Model") ->
         python_model=str(Path(__file__).with_name("model.py")),
         artifacts={"fused": str(content)},
         code_paths=[str(workspace / package)],
-        model_config={"code": package},
+        model_config={"code": package, "content": tree_hash(content)},
         signature=signature(),
         input_example=(pd.DataFrame({"label": [-1]}), {"seed": 0, "first": 0, "format": "png"}),
         pip_requirements=requirements(),

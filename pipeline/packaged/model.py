@@ -31,11 +31,25 @@ def png_text(image: np.ndarray) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
+def integers(labels: pd.Series) -> torch.Tensor:
+    """Return a column as int64; raises `MlflowException` for what is no integer."""
+    for label in labels.tolist():
+        number = isinstance(label, int | float) and not isinstance(label, bool)
+        if not number or label != label or label % 1 or abs(label) >= 2**63:
+            raise MlflowException.invalid_parameter_value(
+                f"label {label!r} is no integer: the column 'label' has one for each image, a class or -1 for any"
+            )
+    return torch.tensor([int(label) for label in labels], dtype=torch.int64)
+
+
 class FusedModel(PythonModel):
     """Draws images from the fused sampler, one for each row of the input."""
 
     def load_context(self, context: Any) -> None:
-        """Build the sampler from the version's recipe and weights; raises `MlflowException` for a newer schema."""
+        """Build the sampler from the version's recipe and weights.
+
+        Raises `MlflowException` for a newer schema, and for files that are not those that were packed.
+        """
         folder = Path(context.artifacts["fused"])
         model = json.loads((folder / "model.json").read_text(encoding="utf-8"))
         if model["schema"] > SCHEMA:
@@ -45,6 +59,10 @@ class FusedModel(PythonModel):
             )
         code = context.model_config["code"]
         self.errors = importlib.import_module(f"{code}.errors")
+        if importlib.import_module(f"{code}.files").tree_hash(folder) != context.model_config["content"]:
+            raise MlflowException.invalid_parameter_value(
+                f"the recipe or the weights in {folder} are not those that were packed: damaged or altered"
+            )
         recipes = importlib.import_module(f"{code}.recipes")
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self.critic, self.rule = None, ""
@@ -92,7 +110,7 @@ class FusedModel(PythonModel):
             raise MlflowException.invalid_parameter_value(f"first is {first}; images have numbers from 0 to {LAST - 1}")
         if "label" not in model_input:
             raise MlflowException.invalid_parameter_value("the input needs a column 'label' of integers, -1 = any")
-        labels = torch.from_numpy(model_input["label"].to_numpy(dtype=np.int64, copy=True))
+        labels = integers(model_input["label"])
         try:
             # No row still gives an array of the right shape: nothing of one image.
             asked = labels if len(labels) else torch.tensor([-1])

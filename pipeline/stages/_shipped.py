@@ -84,7 +84,7 @@ def _registered(address: str, root: Path, temporary: Path) -> Shipped:
         folder = Path(download_artifacts(artifact_uri=source, dst_path=str(temporary), tracking_uri=uri))
     except (MlflowException, OSError) as error:
         raise ChorusError(f"{address} cannot be fetched: {error}") from None
-    _check(folder, version)
+    check(folder, version)
     return _packaged(folder, f"{version.name} version {version.version}")
 
 
@@ -98,7 +98,7 @@ def _version(client: "MlflowClient", address: str) -> "ModelVersion":
     return client.get_model_version(name, number)
 
 
-def _check(folder: Path, version: "ModelVersion") -> None:
+def check(folder: Path, version: "ModelVersion") -> None:
     """Raise `ChorusError` unless a fetched version is what was registered, byte by byte.
 
     Bytecode beside the code goes: Python would run it in place of the code that was compared.
