@@ -58,9 +58,34 @@ def stored_content(tracker: Tracker, version: "ModelVersion") -> str | None:
         return tree_hash(folder / "artifacts" / "fused") if folder else None
 
 
+def tags_of(tracker: Tracker, model: str, number: str) -> dict[str, str]:
+    """Return a version's tags; raises `ChorusError`, naming those that there are, where it does not exist."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return dict(tracker.client.get_model_version(model, number).tags)
+    except MlflowException:
+        there = [str(version.version) for version in versions(tracker, model)]
+        raise ChorusError(
+            f"'{model}' has no version {number}; it has: {', '.join(there) or 'none yet, `dvc repro` registers one'}"
+        ) from None
+
+
 def said_content(tracker: Tracker, model: str, number: str) -> str:
     """Return the hash that a version was registered under; empty for one that Chorus did not register."""
-    return str(tracker.client.get_model_version(model, number).tags.get(CONTENT, ""))
+    return tags_of(tracker, model, number).get(CONTENT, "")
+
+
+def versions(tracker: Tracker, model: str) -> "list[ModelVersion]":
+    """Return all versions, the newest first."""
+    found = tracker.client.search_model_versions(f"name = '{model}'", max_results=10_000)
+    return sorted(found, key=lambda version: int(version.version), reverse=True)
+
+
+def aliases(tracker: Tracker, model: str) -> dict[str, str]:
+    """Return the number of the version that each alias points to."""
+    named = tracker.client.search_registered_models(f"name = '{model}'")
+    return {alias: str(number) for one in named for alias, number in one.aliases.items()}
 
 
 def fetch_whole(tracker: Tracker, model: str, number: str, folder: Path) -> tuple[Path | None, str | None]:
@@ -74,7 +99,7 @@ def fetch_whole(tracker: Tracker, model: str, number: str, folder: Path) -> tupl
         shutil.rmtree(cache)
     if not all((path / name).is_file() for name in ("MLmodel", "model.py")):
         return None, "its package is not complete"
-    tags = tracker.client.get_model_version(model, number).tags
+    tags = tags_of(tracker, model, number)
     if tree_hash(path / "artifacts" / "fused") != tags.get(CONTENT):
         return None, "its artefacts are damaged: their hash is not the one that it was registered under"
     if tags.get(PACKAGE, package := package_hash(path)) != package:

@@ -5,7 +5,9 @@ from typing import Any
 from pipeline import registry
 from pipeline.errors import ChorusError
 from pipeline.files import read_json
+from pipeline.moves import GATE, moves_of, promote_in_place_of
 from pipeline.project import Project
+from pipeline.registry import Version
 from pipeline.tracking import Tracker
 
 NONE = "none"  # the champion that there is not
@@ -26,9 +28,9 @@ def verdict_tags(verdict: dict[str, Any]) -> dict[str, str]:
     """Return a version's tags about the gate: the verdict, the champion, and each rule's with its reason."""
     champion = verdict["champion"]
     return {
-        "chorus.gate": "passed" if verdict["passed"] else "failed",
-        "chorus.gate.champion": champion["version"] if champion else NONE,
-        **{f"chorus.gate.{rule['name']}": f"{rule['verdict']}: {rule['why']}" for rule in verdict["rules"]},
+        GATE: "passed" if verdict["passed"] else "failed",
+        f"{GATE}.champion": champion["version"] if champion else NONE,
+        **{f"{GATE}.{rule['name']}": f"{rule['verdict']}: {rule['why']}" for rule in verdict["rules"]},
     }
 
 
@@ -45,3 +47,24 @@ def outdated(project: Project, tracker: Tracker) -> str | None:
         return None
     said = [f"version {number}" if number else NONE for number in (now, then)]
     return f"the champion is {said[0]}, and the gate compared with {said[1]}"
+
+
+def promote_if_passed(project: Project, tracker: Tracker, version: Version, verdict: dict[str, Any]) -> None:
+    """Make a version the champion where `gate.auto_promote` asks for it and all rules are fulfilled, once.
+
+    A version that was moved before stays where a person has put it since. A champion that has moved since the gate
+    compared with it stays too: both are told, neither is an error.
+    """
+    model, settings = version.model, project.params.gate
+    champion = verdict["champion"] or {"version": None, "itself": False}
+    if not settings.auto_promote or not verdict["passed"] or champion["itself"]:
+        return
+    if moves_of(registry.tags_of(tracker, model, version.number)):
+        return
+    why = "all rules of the gate are fulfilled (gate.auto_promote)"
+    try:
+        promote_in_place_of(tracker, model, version.number, champion["version"], by="the gate", why=why)
+    except ChorusError as error:
+        print(f"register  not promoted: {error}", flush=True)
+    else:
+        print(f"register  {model} version {version.number} is the champion now: {why}", flush=True)

@@ -20,7 +20,7 @@ from pipeline.registry import Version
 from pipeline.report import tables
 from pipeline.report.page import Facts, render
 from pipeline.stages._failures import failures, in_words
-from pipeline.stages._verdict import check_verdict, read_verdict, verdict_tags
+from pipeline.stages._verdict import check_verdict, promote_if_passed, read_verdict, verdict_tags
 from pipeline.tracking import Run, Tracker
 
 SCHEMA = 1
@@ -94,6 +94,7 @@ def run(project: Project) -> None:
             "report": report.relative_to(project.root).as_posix(),
         },
     )
+    promote_if_passed(project, tracker, version, inputs.verdict)
     tracker.finish_pipeline()
     shipped = inputs.metrics["shipped"]["name"]
     print(f"register  {version.model} version {version.number}: {shipped}; {report}", flush=True)

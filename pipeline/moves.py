@@ -1,0 +1,155 @@
+"""Which version users load: moves of the alias `champion`, one at a time, each written down before it is made.
+
+`previous-champion` points to what `champion` pointed to before, so that one command goes back.
+"""
+
+import fcntl
+import json
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil
+
+from pipeline import registry
+from pipeline.errors import ChorusError
+from pipeline.registry import CHAMPION, PREVIOUS
+from pipeline.tracking import PROCESS, Tracker, is_alive, process_identity
+
+PROMOTE, ROLLBACK = "promote", "rollback"
+GATE = "chorus.gate"  # tag: the gate's verdict
+MOVE = "chorus.move."  # tags of both versions that a move concerns; what follows is its moment, so that they sort
+LONGEST = 500  # characters of a name or a reason
+UNCHANGED = "nothing was changed"
+
+
+@dataclass(frozen=True)
+class Move:
+    """One move of `champion`: who, why, when (UTC), from which version (None: there was none) to which, and what the
+    gate had said of that.
+    """
+
+    move: str
+    by: str
+    why: str
+    when: str
+    before: str | None
+    after: str
+    gate: str
+
+
+def promote(tracker: Tracker, model: str, number: str, *, by: str, why: str) -> Move:
+    """Make a version the champion.
+
+    Raises `ChorusError`, and changes nothing, where it does not exist, is the champion already or is not what was
+    registered, where `by` or `why` say nothing, and where another move is under way.
+    """
+    with _alone(tracker, model, by):
+        return _move(tracker, model, PROMOTE, registry.alias_number(tracker, model, CHAMPION), number, by, why)
+
+
+def promote_in_place_of(tracker: Tracker, model: str, number: str, champion: str | None, *, by: str, why: str) -> Move:
+    """Make a version the champion where that is still the one it was compared with; `ChorusError` as by `promote`."""
+    with _alone(tracker, model, by):
+        now = registry.alias_number(tracker, model, CHAMPION)
+        if now != champion:
+            said = [f"version {one}" if one else "none" for one in (now, champion)]
+            raise ChorusError(f"the champion is {said[0]} now, not {said[1]} any more; {UNCHANGED}")
+        return _move(tracker, model, PROMOTE, now, number, by, why)
+
+
+def rollback(tracker: Tracker, model: str, *, by: str, why: str) -> Move:
+    """Make the previous champion the champion, and the present one the previous; raises `ChorusError` as `promote`."""
+    with _alone(tracker, model, by):
+        previous = registry.alias_number(tracker, model, PREVIOUS)
+        if previous is None:
+            raise ChorusError(f"'{model}' has no previous champion to go back to; {UNCHANGED}")
+        return _move(tracker, model, ROLLBACK, registry.alias_number(tracker, model, CHAMPION), previous, by, why)
+
+
+def moves_of(tags: Mapping[str, str]) -> list[Move]:
+    """Return the moves that a version's tags tell of, the oldest first."""
+    return [Move(**json.loads(value)) for name, value in sorted(tags.items()) if name.startswith(MOVE)]
+
+
+def _move(tracker: Tracker, model: str, kind: str, before: str | None, after: str, by: str, why: str) -> Move:
+    for name, text in {"by": by, "why": why}.items():
+        _check(name, text)
+    tags = registry.tags_of(tracker, model, after)
+    if after == before:
+        raise ChorusError(f"version {after} of '{model}' is the champion already; {UNCHANGED}")
+    with tempfile.TemporaryDirectory(prefix="chorus-") as temporary:
+        _, fault = registry.fetch_whole(tracker, model, after, Path(temporary))
+    if fault:
+        raise ChorusError(f"version {after} of '{model}' cannot become the champion: {fault}; {UNCHANGED}")
+    now = time.time()
+    made = Move(kind, by.strip(), why.strip(), moment(now), before, after, tags.get(GATE, "unknown"))
+    # Written down first: a kill in between leaves a move that is told of and was not made, never the reverse.
+    for number in filter(None, (after, before)):
+        name = f"{MOVE}{now:.3f}"
+        tracker.client.set_model_version_tag(model, number, name, json.dumps(asdict(made), ensure_ascii=False))
+    if before is not None:
+        tracker.client.set_registered_model_alias(model, PREVIOUS, before)
+    tracker.client.set_registered_model_alias(model, CHAMPION, after)
+    return made
+
+
+def moment(seconds: float) -> str:
+    """Write a time, given in seconds since 1970, as people read it, in UTC."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _check(name: str, text: str) -> None:
+    """Raise `ChorusError` where a name or a reason is empty, too long or has lines."""
+    if not text.strip() or len(text) > LONGEST or not text.strip().isprintable():
+        raise ChorusError(f"--{name} has to be one line of 1 to {LONGEST} characters; {UNCHANGED}")
+
+
+@contextmanager
+def _alone(tracker: Tracker, model: str, by: str) -> Iterator[None]:
+    """Keep every other move out while the context lasts; raises `ChorusError` where one is under way.
+
+    A lock on a file keeps out those of this folder; the kernel takes it back from whoever dies. Other machines that
+    share the registry are kept out by a name in it that can be created once.
+    """
+    with (tracker.root / ".chorus" / "moves.lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ChorusError(f"another move of '{model}' is under way; {UNCHANGED}: look, and try again") from None
+        with _alone_in_the_registry(tracker, f"{model}.moving", by):
+            yield
+
+
+@contextmanager
+def _alone_in_the_registry(tracker: Tracker, name: str, by: str) -> Iterator[None]:
+    from mlflow.exceptions import MlflowException
+
+    tags = {PROCESS: process_identity(psutil.Process()), "chorus.by": by}
+    try:
+        try:
+            tracker.client.create_registered_model(name, tags)
+        except MlflowException:
+            _remove_what_a_kill_left(tracker, name)
+            tracker.client.create_registered_model(name, tags)
+    except MlflowException as error:
+        raise ChorusError(f"no move can be made now: {error}; {UNCHANGED}") from None
+    try:
+        yield
+    finally:
+        tracker.client.delete_registered_model(name)
+
+
+def _remove_what_a_kill_left(tracker: Tracker, name: str) -> None:
+    """Free the name where the process that created it, on this machine, has died; raises `ChorusError` where not."""
+    held = tracker.client.get_registered_model(name).tags
+    if is_alive(held[PROCESS]):
+        raise ChorusError(
+            f"another move is under way (by {held['chorus.by']}, process {held[PROCESS]}); {UNCHANGED}. Should that "
+            f"process be gone, delete the registered model '{name}' in MLflow"
+        )
+    tracker.client.delete_registered_model(name)
