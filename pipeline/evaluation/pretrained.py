@@ -21,6 +21,15 @@ from pipeline.errors import ChorusError
 from pipeline.files import file_hash
 
 DINOV2_CODE = "facebookresearch/dinov2"
+# SHA-256 by file, of those whose publishers give none, or its beginning alone.
+DIGESTS = {
+    "weights-inception-2015-12-05-6726825d.pth": "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+    "vgg16-397923af.pth": "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
+    "dinov2_vits14_pretrain.pth": "b938bf1bc15cd2ec0feacfe3a1bb553fe8ea9ca46a7e1d8d00217f29aef60cd9",
+    "dinov2_vitb14_pretrain.pth": "0b8b82f85de91b424aded121c7e1dcc2b7bc6d0adeea651bf73a13307fad8c73",
+    "dinov2_vitl14_pretrain.pth": "d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428",
+    "dinov2_vitg14_pretrain.pth": "baf8467e50af277596bbbafa06887c177ee899ab46033649c383577d7e9309d3",
+}
 
 
 class DinoV2FromFile(FeatureExtractorDinoV2):
@@ -41,25 +50,29 @@ class DinoV2FromFile(FeatureExtractorDinoV2):
 class Published:
     """A published network: its class, the layers of features and class scores that we take, its weights.
 
-    digest: beginning of the weights' SHA-256 where one is published. scripted: they are a TorchScript archive.
+    given: the weights' SHA-256 where it is not in `DIGESTS`. scripted: they are a TorchScript archive.
     """
 
     build: Callable[..., Any]
     layer: str
     logits: str | None
     url: str
-    digest: str | None = None
+    given: str = ""
     scripted: bool = False
 
     @property
     def file(self) -> str:
         return self.url.rsplit("/", 1)[1]
 
+    @property
+    def digest(self) -> str:
+        return self.given or DIGESTS[self.file]
+
 
 PUBLISHED = {
     "inception-v3-compat": Published(FeatureExtractorInceptionV3, "2048", "logits_unbiased", URL_INCEPTION_V3),
     "vgg16": Published(
-        FeatureExtractorVGG16, "fc2_relu", None, "https://download.pytorch.org/models/vgg16-397923af.pth", "397923af"
+        FeatureExtractorVGG16, "fc2_relu", None, "https://download.pytorch.org/models/vgg16-397923af.pth"
     ),
     **{
         name: Published(
@@ -77,7 +90,8 @@ PUBLISHED = {
 def find_weights(name: str, given: Path | None) -> Path:
     """Return the file of a published network's weights: the given one, torch.hub's cached one, or its download.
 
-    Raises `ChorusError` that says which file to put where.
+    What was downloaded, now or earlier, has to be the published file. A file that is named in params.yaml may hold
+    other tensors, but a TorchScript archive is code. Raises `ChorusError` that says which file to put where.
     """
     published = PUBLISHED[name]
     cached = Path(torch.hub.get_dir()) / "checkpoints" / published.file
@@ -88,7 +102,7 @@ def find_weights(name: str, given: Path | None) -> Path:
     if given is not None:
         if not given.is_file():
             raise ChorusError(f"reference.weights.{name}: there is no file {given}; {remedy}")
-        return checked(given, published, remedy)
+        return checked(given, published, remedy) if published.scripted else given
     if not cached.is_file():
         cached.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -101,8 +115,8 @@ def find_weights(name: str, given: Path | None) -> Path:
 
 
 def checked(path: Path, published: Published, remedy: str) -> Path:
-    """Return `path`; raises `ChorusError` for a TorchScript archive, which is code, other than the published one."""
-    if published.scripted and not file_hash(path).startswith(published.digest or "-"):
+    """Return `path`; raises `ChorusError` where its SHA-256 is not the published one."""
+    if file_hash(path) != published.digest:
         raise ChorusError(f"{path} is not {published.file} as published: its SHA-256 is another one; {remedy}")
     return path
 

@@ -2,19 +2,20 @@
 
 import gzip
 import hashlib
+import os
 import pickle
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from pipeline._torchvision import allow_torchvision
 from pipeline.data.raw import RawWriter, read_raw
-from pipeline.data.sources import cifar_images, ingest_named, verify_md5
+from pipeline.data.sources import cifar_images, ingest_named, read_arrays, verify
 from pipeline.errors import ChorusError
+from pipeline.files import file_hash
 from tests.published import PUBLISHED, needs_published
 
 
@@ -46,7 +47,7 @@ def test_digits(tmp_path: Path) -> None:
     [
         ("mnist", r"put train-images-idx3-ubyte \(or train-images-idx3-ubyte\.gz\), .* into .*MNIST/raw"),
         ("fashion-mnist", r"put .*t10k-labels-idx1-ubyte\.gz\) into .*FashionMNIST/raw"),
-        ("cifar10", r"put cifar-10-python\.tar\.gz \(MD5 c58f30108f718f92721af3b95e74349a\)"),
+        ("cifar10", r"put cifar-10-python\.tar\.gz \(SHA-256 6d958be0\w+\)"),
     ],
 )
 def test_without_files_and_network_the_remedy_is_named(source: str, remedy: str, tmp_path: Path) -> None:
@@ -57,39 +58,32 @@ def test_without_files_and_network_the_remedy_is_named(source: str, remedy: str,
 def test_a_file_that_is_not_the_published_one_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "file"
     with pytest.raises(ChorusError, match="file is missing"):
-        verify_md5(path, "0")
+        verify(path, "0")
     path.write_bytes(b"content")
-    verify_md5(path, hashlib.md5(b"content").hexdigest())
+    verify(path, hashlib.sha256(b"content").hexdigest())
     with pytest.raises(ChorusError, match="not the published file"):
-        verify_md5(path, "0")
+        verify(path, "0")
 
 
-def small_cifar(root: Path) -> tuple[Any, np.ndarray]:
-    """Write two batches in CIFAR-10's layout; return torchvision's class with their checksums, and the pixels."""
-    allow_torchvision()
-    from torchvision.datasets import CIFAR10
-
+def small_cifar(root: Path) -> tuple[dict[str, str], np.ndarray]:
+    """Write two batches in CIFAR-10's layout; return their checksums and the pixels."""
     pixels = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
-    folder = root / CIFAR10.base_folder
-    folder.mkdir(parents=True)
-
-    def write(name: str, content: object) -> tuple[str, str]:
-        data = pickle.dumps(content)
-        (folder / name).write_bytes(data)
-        return name, hashlib.md5(data).hexdigest()
-
     rows = pixels.transpose(0, 3, 1, 2).reshape(6, -1)
-    batch = write("data_batch_1", {"data": rows[:4], "labels": [0, 1, 1, 0]})
-    test = write("test_batch", {"data": rows[4:], "labels": [1, 0]})
-    names, checksum = write("batches.meta", {"label_names": ["airplane", "automobile"]})
-    meta = {"filename": names, "key": "label_names", "md5": checksum}
-    return type("SmallCIFAR", (CIFAR10,), {"train_list": [batch], "test_list": [test], "meta": meta}), pixels
+    folder = root / "cifar-10-batches-py"
+    folder.mkdir(parents=True)
+    for name, content in {
+        "data_batch_1": {"data": rows[:4], "labels": [0, 1, 1, 0]},
+        "test_batch": {"data": rows[4:], "labels": [1, 0]},
+        "batches.meta": {"label_names": ["airplane", "automobile"]},
+    }.items():
+        (folder / name).write_bytes(pickle.dumps(content, protocol=2))
+    return {path.name: file_hash(path) for path in sorted(folder.iterdir())}, pixels
 
 
 def test_cifar_takes_both_parts(tmp_path: Path) -> None:
-    dataset, pixels = small_cifar(tmp_path / "root")
+    checksums, pixels = small_cifar(tmp_path / "root")
     with RawWriter(tmp_path / "raw") as raw:
-        assert cifar_images(dataset, tmp_path / "root", raw) == ["airplane", "automobile"]
+        assert cifar_images(tmp_path / "root", raw, checksums) == ["airplane", "automobile"]
         raw.finish("cifar10", None)
     images = list(read_raw(tmp_path / "raw"))
     assert [image.id for image in images] == ["train/0", "train/1", "train/2", "train/3", "test/0", "test/1"]
@@ -99,13 +93,46 @@ def test_cifar_takes_both_parts(tmp_path: Path) -> None:
         assert image.data == expected.tobytes()
 
 
-@pytest.mark.usefixtures("_no_network")
 def test_a_damaged_cifar_is_not_opened(tmp_path: Path) -> None:
-    dataset, _ = small_cifar(tmp_path / "root")
-    batch = tmp_path / "root" / dataset.base_folder / "data_batch_1"
-    batch.write_bytes(batch.read_bytes()[:-1] + b"x")
-    with RawWriter(tmp_path / "raw") as raw, pytest.raises(ChorusError, match=r"put cifar-10-python\.tar\.gz"):
-        cifar_images(dataset, tmp_path / "root", raw)
+    checksums, _ = small_cifar(tmp_path / "root")
+    batch = tmp_path / "root" / "cifar-10-batches-py" / "data_batch_1"
+    batch.write_bytes(pickle.dumps(Harmful(tmp_path / "made")))
+    with RawWriter(tmp_path / "raw") as raw, pytest.raises(ChorusError, match="data_batch_1 is not the published file"):
+        cifar_images(tmp_path / "root", raw, checksums)
+    assert not (tmp_path / "made").exists()
+
+
+class Harmful:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
+        return os.mkdir, (str(self.path),)
+
+
+def test_pickles_give_arrays_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "batch"
+    for protocol in (2, 4):
+        path.write_bytes(pickle.dumps({"data": np.arange(3), "labels": [1]}, protocol=protocol))
+        assert read_arrays(path)["data"].tolist() == [0, 1, 2]
+    path.write_bytes(pickle.dumps({"data": Harmful(tmp_path / "made")}))
+    with pytest.raises(ChorusError, match=r"holds more than arrays.*posix\.mkdir"):
+        read_arrays(path)
+    assert not (tmp_path / "made").exists()
+    path.write_bytes(b"")
+    with pytest.raises(ChorusError, match="or is damaged"):
+        read_arrays(path)
+
+
+@pytest.mark.usefixtures("_no_network")
+def test_a_cifar_archive_that_is_not_the_published_one_is_not_unpacked(tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "cifar-10-python.tar.gz").write_bytes(gzip.compress(b"other content"))
+    with RawWriter(tmp_path / "raw") as raw, pytest.raises(ChorusError, match="put cifar-10-python"):
+        ingest_named("cifar10", tmp_path / "root", raw)
+    assert not (tmp_path / "root" / "cifar-10-batches-py").exists()
 
 
 @needs_published

@@ -1,5 +1,6 @@
 import os
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,8 @@ from pipeline.evaluation.extractors import (
 )
 from pipeline.evaluation.networks import NetworkConfig, build
 from pipeline.evaluation.own import OWN
-from pipeline.evaluation.pretrained import PUBLISHED, find_weights, load_published
-from pipeline.files import read_json, write_json
+from pipeline.evaluation.pretrained import DIGESTS, PUBLISHED, find_weights, load_published
+from pipeline.files import file_hash, read_json, write_json
 from pipeline.params import OWN_EXTRACTORS, PRETRAINED
 
 CONFIG = NetworkConfig("plain", 1, 8, 12, 3)
@@ -112,8 +113,18 @@ def test_cached_weights_are_taken(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     cached = tmp_path / "hub" / "checkpoints" / "vgg16-397923af.pth"
     cached.parent.mkdir(parents=True)
-    cached.touch()
+    cached.write_bytes(b"weights")
+    with pytest.raises(ChorusError, match=r"vgg16-397923af\.pth is not .* as published: its SHA-256 is another one"):
+        find_weights("vgg16", None)
+    monkeypatch.setitem(DIGESTS, cached.name, file_hash(cached))
     assert find_weights("vgg16", None) == cached
+
+
+def test_every_published_file_has_its_digest() -> None:
+    for published in PUBLISHED.values():
+        assert re.fullmatch("[0-9a-f]{64}", published.digest)
+        # Some names bear its beginning.
+        assert (re.findall(r"-([0-9a-f]{8})\.pth$", published.file) or [published.digest[:8]]) == [published.digest[:8]]
 
 
 class Harmful:
