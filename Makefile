@@ -56,7 +56,7 @@ bench: setup ## print the benchmark tables
 	python benchmarks/extractors.py --data digits
 
 ui: setup ## MLflow's pages on http://127.0.0.1:5000
-	mlflow ui --host 127.0.0.1 --backend-store-uri "$$(python -m pipeline where tracking)"
+	MLFLOW_BACKEND_STORE_URI="$$(python -m pipeline where tracking)" mlflow ui --host 127.0.0.1
 
 constraints: setup ## write constraints.txt anew from .venv
 	{ sed -n 1p constraints.txt; $(VENV)/bin/python -m pip freeze --exclude-editable | sed 's/+cpu//'; } > constraints.new && mv constraints.new constraints.txt

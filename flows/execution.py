@@ -11,6 +11,7 @@ from pathlib import Path
 from flows.devices import Pool
 from flows.graph import Graph
 from flows.process import Processes
+from pipeline.params.redaction import redact
 from pipeline.tracking import PIPELINE_RUN
 
 RAN, RESTORED, CLEAN = "ran", "restored from cache", "up to date"
@@ -151,6 +152,7 @@ def _follow(
         nonlocal what
         if not line or line.startswith(ADVICE):
             return
+        line = redact(line)
         what = next((happened for sign, happened in SIGNS.items() if sign in line), what)
         said.append(line)
         log(line)

@@ -17,6 +17,7 @@ from flows.process import Processes, stopping_on_signals
 from flows.server import connect
 from flows.summary import print_summary, read_results
 from pipeline.errors import ChorusError
+from pipeline.params.redaction import redact
 from pipeline.project import Project
 
 
@@ -101,7 +102,7 @@ def _report(result: Result) -> int:
 
 
 def say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(redact(line), file=sys.stderr, flush=True)
 
 
 def main(argv: list[str] | None = None) -> int:

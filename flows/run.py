@@ -22,6 +22,7 @@ from flows.process import Processes, stopping_on_signals
 from flows.server import leave_within
 from flows.summary import stage_rows
 from pipeline.errors import ChorusError
+from pipeline.params.redaction import redact
 from pipeline.project import Project
 
 
@@ -71,7 +72,7 @@ def retrain(root: Path, only: tuple[str, ...] = (), force: bool = False, slots: 
     try:
         return _final_state(_retrain(Project.load(root), only, force, slots))
     except ChorusError as error:
-        return Failed(message=str(error), data=error)
+        return Failed(message=redact(str(error)), data=error)
 
 
 def _retrain(project: Project, only: Sequence[str], force: bool, slots: int | None) -> Result:

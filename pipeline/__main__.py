@@ -4,7 +4,9 @@ import argparse
 import importlib
 import signal
 import sys
+import traceback
 from pathlib import Path
+from typing import Any
 
 from pipeline.errors import ChorusError
 
@@ -148,12 +150,22 @@ def main(argv: list[str] | None = None) -> int:
     try:
         dispatch(arguments)
     except ChorusError as error:
-        print(f"chorus: {error}", file=sys.stderr)
+        from pipeline.params.redaction import redact
+
+        print(f"chorus: {redact(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
     return 0
 
 
+def redacted_traceback(*error: Any) -> None:
+    """Print an unexpected error as Python does, without credentials; to be `sys.excepthook`."""
+    from pipeline.params.redaction import redact
+
+    print(redact("".join(traceback.format_exception(*error))), end="", file=sys.stderr)
+
+
 if __name__ == "__main__":
+    sys.excepthook = redacted_traceback
     sys.exit(main())

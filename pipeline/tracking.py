@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from pipeline.lineage import read_lineage
+from pipeline.params.redaction import redact
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -97,9 +98,9 @@ class Run:
         self.client, self.id = client, run_id
 
     def tag(self, **tags: object) -> None:
-        """Set tags; `chorus_key="x"` becomes the tag `chorus.key`."""
+        """Set tags, without credentials that may stand in a message; `chorus_key="x"` becomes the tag `chorus.key`."""
         for name, value in tags.items():
-            self.client.set_tag(self.id, name.replace("_", ".", 1), str(value)[:5000])
+            self.client.set_tag(self.id, name.replace("_", ".", 1), redact(str(value))[:5000])
 
     def params(self, values: Mapping[str, object]) -> None:
         """Log parameters at once; nested mappings become dotted names."""

@@ -1,5 +1,6 @@
 """Reading `params.yaml`: one clear message for each wrong key."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
@@ -8,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from pipeline.errors import ChorusError
 from pipeline.params.family import Family
+from pipeline.params.redaction import holds_credentials
 from pipeline.params.sections import Params
 from pipeline.params.student import Student
 
@@ -63,6 +65,18 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def _credentials(value: Any, key: str = "") -> Iterator[str]:
+    """Yield the keys whose texts are addresses with credentials inside."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _credentials(inner, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _credentials(inner, key)
+    elif isinstance(value, str) and holds_credentials(value):
+        yield key
+
+
 def parse_params(text: str) -> Params:
     """Validate the text of a `params.yaml`; raises `ChorusError` naming each wrong key, its value and the remedy."""
     try:
@@ -71,6 +85,11 @@ def parse_params(text: str) -> Params:
         raise ChorusError(f"params.yaml is not YAML: {error}") from None
     if not isinstance(content, dict):
         raise ChorusError("params.yaml holds no keys; README.md has a table of them")
+    if secret := next(_credentials(content), None):
+        raise ChorusError(
+            f"params.yaml: {secret} holds a password or a key, and this file is committed and copied into reports: "
+            "keep it in an environment variable or in .dvc/config.local"
+        )
     try:
         return Params.model_validate(content)
     except ValidationError as error:

@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from pipeline.params.redaction import redact
 from pipeline.report import certainty, charts, tables
 
 FOLDER = Path(__file__).parent
@@ -74,7 +75,7 @@ class Curves:
 
 
 def render(facts: Facts) -> str:
-    """Return the report as one HTML page that loads nothing; every text in it is escaped.
+    """Return the report as one HTML page that loads nothing; every text in it is escaped, and no credentials are in it.
 
     Its one script sorts tables. The page's policy names the script by its hash, so no other one would run.
     """
@@ -88,7 +89,7 @@ def render(facts: Facts) -> str:
     environment.filters |= {"number": tables.number, "contents": contents}
     shares = tables.shares(facts.recipe)
     script = (FOLDER / "report.js").read_text(encoding="utf-8")
-    return environment.get_template("report.html").render(
+    page = environment.get_template("report.html").render(
         facts=facts,
         css=Markup((FOLDER / "report.css").read_text(encoding="utf-8")),
         script=Markup(script),
@@ -112,6 +113,7 @@ def render(facts: Facts) -> str:
         examined=EXAMINED,
         curves=learning_curves(facts.histories),
     )
+    return redact(page)
 
 
 def contents(page: Markup) -> list[tuple[str, Markup]]:
