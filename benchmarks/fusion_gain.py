@@ -1,7 +1,7 @@
 """What an ensemble and its fusion are worth against one model of the same compute, over whole repetitions.
 
     python benchmarks/fusion_gain.py run --source fashion-mnist --data FOLDER --work FOLDER [--repetitions 10]
-                                         [--tflop 30] [--minutes 170]
+                                         [--tflop 12] [--minutes 170] [--extra 3]
     python benchmarks/fusion_gain.py table --source fashion-mnist [--figure FILE]
 
 Every repetition trains everything anew with a seed of its own, in four ways of spending the same operations:
@@ -10,8 +10,11 @@ Every repetition trains everything anew with a seed of its own, in four ways of 
 - `matched`: the family that the race placed first gets what a race with one survivor would leave it, with as many
   candidates to look at on val as the ensemble had, and all strategies are applied to its own snapshots.
 - `more images`: as `plain`, trained on train and val, since density ratios consume val's real images.
+The first repetitions (--extra) also train a student of the ensemble's winner with its control, beside the budget, and
+`plain` on a quarter and on a sixteenth of the training images.
 Extractors and prepared images are made once in --work. Arms are measured on the gate split, which takes no decision.
-Results are appended to benchmarks/results/fusion_gain-SOURCE.jsonl, a line an arm; a run that was ended goes on with
+Operations are counted in every stage; training's are its budget. Results are appended to
+benchmarks/results/fusion_gain-SOURCE.jsonl, a line an arm; a run that was ended goes on with
 the first way that is not complete there. --minutes: begin no repetition that would not end by then.
 """
 
@@ -37,8 +40,13 @@ RECIPE = yaml.safe_load((ROOT / "benchmarks" / "fusion_gain.yaml").read_text())
 FAMILIES: dict[str, dict[str, Any]] = RECIPE["families"]
 RUNGS = [{"rung": 2, "after": 1}]
 KEEP = 0.5
+BUDGETED = ("train", "advance")  # stages whose operations are the budget; counting them again would slow them
 ENSEMBLE, PLAIN, MATCHED, MORE = "ensemble", "plain", "matched", "more images"
 WAYS = (ENSEMBLE, PLAIN, MATCHED, MORE)
+FEWER = {
+    "a quarter of the images": 4,
+    "a sixteenth of the images": 16,
+}  # by what the number of training images is divided
 WORKERS = len(os.sched_getaffinity(0))
 
 
@@ -64,6 +72,7 @@ class Workshop:
     def __init__(self, folder: Path, source: str, data: Path) -> None:
         self.folder, self.source, self.data = folder, source, data
         self.seconds: dict[str, float] = defaultdict(float)  # of processor time, by project and stage
+        self.images = {MORE: "more", **{way: f"{divisor}th" for way, divisor in FEWER.items()}}
 
     def params(self, **changed: Any) -> dict[str, Any]:
         """Return the project's params.yaml with the study's sections and these."""
@@ -89,8 +98,9 @@ class Workshop:
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         environment["MLFLOW_TRACKING_URI"] = f"sqlite:///{self.folder / 'mlflow.db'}"
         with (root / "log.txt").open("a") as log:
+            counter = [str(ROOT / "benchmarks" / "counted.py"), str(root / "operations.txt")]
             process = subprocess.Popen(
-                [sys.executable, "-m", "pipeline", *command],
+                [sys.executable, *(["-m", "pipeline"] if command[0] in BUDGETED else counter), *command],
                 cwd=root,
                 env=environment,
                 stdout=log,
@@ -113,16 +123,24 @@ class Workshop:
             shutil.copytree(ROOT / "data" / "sources", root / "data" / "sources", dirs_exist_ok=True)
             for stage in ("ingest", "prepare", "reference"):
                 self.run(root, stage)
-        joined, prepared = root / "data" / "joined", root / "data" / "prepared"
-        if not (joined / "manifest.json").exists():
-            shutil.copytree(prepared, joined, dirs_exist_ok=True)
-            for part in ("", "_labels"):
-                both = [np.load(prepared / f"{split}{part}.npy") for split in ("train", "val")]
-                np.save(joined / f"train{part}.npy", np.concatenate(both))
-            manifest = json.loads((prepared / "manifest.json").read_text())
-            manifest["counts"]["train"] += manifest["counts"]["val"]
-            manifest["hash"] = f"{manifest['hash']}-joined"
-            (joined / "manifest.json").write_text(json.dumps(manifest))
+        for way, name in self.images.items():
+            self.resize(root / "data" / "prepared", root / "data" / name, FEWER.get(way))
+
+    def resize(self, prepared: Path, target: Path, divisor: int | None) -> None:
+        """Write prepared images of which `train` has its first 1/divisor, or, where that is None, val's images too."""
+        if (target / "manifest.json").exists():
+            return
+        shutil.copytree(prepared, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("manifest.json"))
+        manifest = json.loads((prepared / "manifest.json").read_text())
+        for part in ("", "_labels"):
+            train, val = (np.load(prepared / f"{split}{part}.npy") for split in ("train", "val"))
+            np.save(
+                target / f"train{part}.npy", train[: len(train) // divisor] if divisor else np.concatenate((train, val))
+            )
+        counts = manifest["counts"]
+        counts["train"] = counts["train"] // divisor if divisor else counts["train"] + counts["val"]
+        manifest["hash"] = f"{manifest['hash']}-{target.name}"
+        (target / "manifest.json").write_text(json.dumps(manifest))
 
 
 def at_once(tasks: Iterable[Callable[[], None]]) -> None:
@@ -148,7 +166,11 @@ def drive(shop: Workshop, root: Path) -> None:
         shop.run(root, "rank", "--rung", rung)
         for_each("advance", "FAMILY", "--rung", rung)
         for_each("evaluate", "FAMILY", "--rung", rung)
-    for stage in ("fuse", "choose", "judge"):
+    shop.run(root, "fuse")
+    for student in params["students"]:
+        shop.run(root, "distill", student)
+        shop.run(root, "evaluate-student", student)
+    for stage in ("choose", "judge"):
         shop.run(root, stage)
 
 
@@ -157,8 +179,11 @@ def one(recipe: dict[str, Any], snapshots: int) -> dict[str, Any]:
     return {**recipe, "replicas": 1, "snapshots": snapshots}
 
 
-def spend(shop: Workshop, repetition: int, way: str, tflop: float, ensemble: Path) -> Path:
-    """Run one way of a repetition; return its project. ensemble: the project of the repetition's ensemble."""
+def spend(shop: Workshop, repetition: int, way: str, tflop: float, ensemble: Path, student: bool) -> Path:
+    """Run one way of a repetition; return its project.
+
+    ensemble: the project of the repetition's ensemble. student: whether the ensemble gets one.
+    """
     seed: dict[str, Any] = {"seed": repetition}
     name = f"{repetition}-{way.replace(' ', '-')}"
     alone: dict[str, Any] = {"racing": {"rungs": [], "keep": KEEP, "branch": 1}}
@@ -166,7 +191,8 @@ def spend(shop: Workshop, repetition: int, way: str, tflop: float, ensemble: Pat
     if way == ENSEMBLE:
         race = {"rungs": RUNGS, "keep": KEEP, "branch": 1}
         budget = {"tflop": tflop, "families": len(FAMILIES)}
-        root = shop.project(name, families=FAMILIES, budget=budget, racing=race, **seed)
+        students = RECIPE["students"] if student else {}
+        root = shop.project(name, families=FAMILIES, budget=budget, racing=race, students=students, **seed)
     elif way == MATCHED:
         ranks = json.loads((ensemble / "evaluation" / "race" / "rung2" / "table.json").read_text())
         survivor = next(row["family"] for row in ranks["families"] if row["place"] == 1)
@@ -177,7 +203,7 @@ def spend(shop: Workshop, repetition: int, way: str, tflop: float, ensemble: Pat
     else:
         families = {single: one(FAMILIES[single], 6)}
         fusion = {"fusion": {"strategies": ["best"]}}
-        prepared = "joined" if way == MORE else "prepared"
+        prepared = shop.images.get(way, "prepared")
         budget = {"tflop": tflop, "families": 1}
         root = shop.project(name, prepared, families=families, budget=budget, **alone, **fusion, **seed)
     drive(shop, root)
@@ -188,7 +214,11 @@ def lines_of(shop: Workshop, root: Path, repetition: int, way: str, tflop: float
     """Return the lines of one way: each arm that was judged, and each candidate as it was measured on val."""
     metrics = json.loads((root / "report" / "metrics.json").read_text())
     stages = {key.rpartition("/")[2]: round(s, 1) for key, s in shop.seconds.items() if key.startswith(f"{root.name}/")}
-    common = {"repetition": repetition, "way": way, "tflop": tflop, "seconds": stages}
+    operations: dict[str, int] = defaultdict(int)
+    for line in (root / "operations.txt").read_text().splitlines():
+        stage, counted = line.split()
+        operations[stage] += int(counted)
+    common = {"repetition": repetition, "way": way, "tflop": tflop, "seconds": stages, "operations": operations}
     marks = {"member": metrics["best_member"], "strategy": metrics["winner"]}
     found = [
         {
@@ -219,7 +249,9 @@ def run(chosen: argparse.Namespace) -> None:
     results_file(chosen.source).parent.mkdir(exist_ok=True)
     for repetition in range(chosen.repetitions):
         done = {line["way"] for line in read_lines(chosen.source) if line["repetition"] == repetition}
-        missing = [way for way in WAYS if way not in done]
+        extra = repetition < chosen.extra
+        ways = [*WAYS, *FEWER] if extra else WAYS
+        missing = [way for way in ways if way not in done]
         if not missing:
             continue
         started = time.monotonic()
@@ -228,8 +260,8 @@ def run(chosen: argparse.Namespace) -> None:
             return
         ensemble = shop.folder / f"{repetition}-{ENSEMBLE}"
 
-        def finish(way: str, number: int = repetition, around: Path = ensemble) -> None:
-            root = spend(shop, number, way, chosen.tflop, around)
+        def finish(way: str, number: int = repetition, around: Path = ensemble, student: bool = extra) -> None:
+            root = spend(shop, number, way, chosen.tflop, around, student)
             lines = lines_of(shop, root, number, way, chosen.tflop)
             with results_file(chosen.source).open("a") as file:
                 file.write("".join(json.dumps(line) + "\n" for line in lines))
@@ -238,7 +270,7 @@ def run(chosen: argparse.Namespace) -> None:
         if ENSEMBLE in missing or (MATCHED in missing and not ensemble.exists()):
             finish(ENSEMBLE)
         at_once([lambda way=way: finish(way) for way in missing if way != ENSEMBLE])
-        for way in WAYS:
+        for way in ways:
             shutil.rmtree(shop.folder / f"{repetition}-{way.replace(' ', '-')}", ignore_errors=True)
         longest = max(longest, time.monotonic() - started)
 
@@ -265,8 +297,10 @@ def arms_of(lines: list[dict[str, Any]]) -> dict[str, dict[int, dict[str, float]
                     arms["matched single: best snapshot"][number] = metrics
             case ("plain", "strategy"):
                 arms["plain single"][number] = metrics
-            case ("more images", "strategy"):
-                arms["plain single, more images"][number] = metrics
+            case ("ensemble", "student" | "control"):
+                arms["student" if line["kind"] == "student" else "student's control"][number] = metrics
+            case (way, "strategy") if way == MORE or way in FEWER:
+                arms[f"plain single, {way}"][number] = metrics
     for number, found in members.items():
         arms["mean member"][number] = {name: fmean(metrics[name] for metrics in found) for name in found[0]}
     return arms
@@ -346,7 +380,8 @@ def main() -> None:
     running.add_argument("--data", type=Path, required=True)
     running.add_argument("--work", type=Path, required=True)
     running.add_argument("--repetitions", type=int, default=10)
-    running.add_argument("--tflop", type=float, default=30.0)
+    running.add_argument("--tflop", type=float, default=12.0)
+    running.add_argument("--extra", type=int, default=3)
     running.add_argument("--minutes", type=float, default=170.0)
     showing = commands.add_parser("table")
     showing.add_argument("--figure", type=Path)
