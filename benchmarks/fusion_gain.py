@@ -6,7 +6,7 @@
 
 Every repetition trains everything anew with a seed of its own, in four ways of spending the same operations:
 - `ensemble`: the families of benchmarks/fusion_gain.yaml race for the budget; every strategy is fitted and measured.
-- `plain`: one family gets all of it, and the snapshot that is nearest on val is taken.
+- `plain`: the family of the member that is nearest on val gets all of it; of six snapshots the nearest is taken.
 - `matched`: the family that the race placed first gets what a race with one survivor would leave it, with as many
   candidates to look at on val as the ensemble had, and all strategies are applied to its own snapshots.
 - `more images`: as `plain`, trained on train and val, since density ratios consume val's real images.
@@ -187,20 +187,22 @@ def spend(shop: Workshop, repetition: int, way: str, tflop: float, ensemble: Pat
     seed: dict[str, Any] = {"seed": repetition}
     name = f"{repetition}-{way.replace(' ', '-')}"
     alone: dict[str, Any] = {"racing": {"rungs": [], "keep": KEEP, "branch": 1}}
-    single = RECIPE["single"]
     if way == ENSEMBLE:
         race = {"rungs": RUNGS, "keep": KEEP, "branch": 1}
         budget = {"tflop": tflop, "families": len(FAMILIES)}
         students = RECIPE["students"] if student else {}
         root = shop.project(name, families=FAMILIES, budget=budget, racing=race, students=students, **seed)
-    elif way == MATCHED:
+        drive(shop, root)
+        return root
+    pool = json.loads((ensemble / "models" / "fused" / "strategies.json").read_text())["pool"]
+    if way == MATCHED:
         ranks = json.loads((ensemble / "evaluation" / "race" / "rung2" / "table.json").read_text())
         survivor = next(row["family"] for row in ranks["families"] if row["place"] == 1)
-        looked_at = len(json.loads((ensemble / "models" / "fused" / "strategies.json").read_text())["pool"])
         left = tflop / 2 + tflop / 2 / len(FAMILIES)
-        families = {survivor: one(FAMILIES[survivor], looked_at)}
+        families = {survivor: one(FAMILIES[survivor], len(pool))}
         root = shop.project(name, families=families, budget={"tflop": left, "families": 1}, **alone, **seed)
     else:
+        single = min(pool, key=lambda candidate: pool[candidate]).partition("/")[0]
         families = {single: one(FAMILIES[single], 6)}
         fusion = {"fusion": {"strategies": ["best"]}}
         prepared = shop.images.get(way, "prepared")
@@ -267,7 +269,7 @@ def run(chosen: argparse.Namespace) -> None:
                 file.write("".join(json.dumps(line) + "\n" for line in lines))
             print(f"repetition {number}, {way}: done", flush=True)
 
-        if ENSEMBLE in missing or (MATCHED in missing and not ensemble.exists()):
+        if ENSEMBLE in missing or (missing and not ensemble.exists()):
             finish(ENSEMBLE)
         at_once([lambda way=way: finish(way) for way in missing if way != ENSEMBLE])
         for way in ways:
@@ -291,10 +293,9 @@ def arms_of(lines: list[dict[str, Any]]) -> dict[str, dict[int, dict[str, float]
                 if line["chosen"]:
                     arms["ensemble: as chosen"][number] = metrics
             case ("matched", "strategy"):
+                arms[f"matched single: {line['arm']}"][number] = metrics
                 if line["chosen"]:
                     arms["matched single: as chosen"][number] = metrics
-                if line["arm"] == "best":
-                    arms["matched single: best snapshot"][number] = metrics
             case ("plain", "strategy"):
                 arms["plain single"][number] = metrics
             case ("ensemble", "student" | "control"):
