@@ -4,14 +4,14 @@
                                          [--tflop 12] [--minutes 170] [--extra 3]
     python benchmarks/fusion_gain.py table --source fashion-mnist [--figure FILE]
 
-Every repetition trains everything anew with a seed of its own, in four ways of spending the same operations:
+Every repetition trains everything anew with a seed of its own, in three ways of spending the same operations:
 - `ensemble`: the families of benchmarks/fusion_gain.yaml race for the budget; every strategy is fitted and measured.
-- `plain`: the family of the member that is nearest on val gets all of it; of six snapshots the nearest is taken.
+- `plain`: the family of the member that is nearest on val gets all of it; of its snapshots the nearest is taken.
 - `matched`: the family that the race placed first gets what a race with one survivor would leave it, with as many
   candidates to look at on val as the ensemble had, and all strategies are applied to its own snapshots.
-- `more images`: as `plain`, trained on train and val, since density ratios consume val's real images.
-The first repetitions (--extra) also train a student of the ensemble's winner with its control, beside the budget, and
-`plain` on a quarter and on a sixteenth of the training images.
+The first repetitions (--extra) also have the literal strategies, a student of the ensemble's winner with its control
+(trained beside the budget), and `plain` on train and val together (density ratios consume val's real images), on a
+quarter and on a sixteenth of train.
 Extractors and prepared images are made once in --work. Arms are measured on the gate split, which takes no decision.
 Operations are counted in every stage; training's are its budget. Results are appended to
 benchmarks/results/fusion_gain-SOURCE.jsonl, a line an arm; a run that was ended goes on with
@@ -40,9 +40,10 @@ RECIPE = yaml.safe_load((ROOT / "benchmarks" / "fusion_gain.yaml").read_text())
 FAMILIES: dict[str, dict[str, Any]] = RECIPE["families"]
 RUNGS = [{"rung": 2, "after": 1}]
 KEEP = 0.5
+SNAPSHOTS = 6  # of a plain single, of which the nearest is taken
 BUDGETED = ("train", "advance")  # stages whose operations are the budget; counting them again would slow them
 ENSEMBLE, PLAIN, MATCHED, MORE = "ensemble", "plain", "matched", "more images"
-WAYS = (ENSEMBLE, PLAIN, MATCHED, MORE)
+WAYS = (ENSEMBLE, PLAIN, MATCHED)
 FEWER = {
     "a quarter of the images": 4,
     "a sixteenth of the images": 16,
@@ -150,66 +151,70 @@ def at_once(tasks: Iterable[Callable[[], None]]) -> None:
             future.result()
 
 
-def drive(shop: Workshop, root: Path) -> None:
-    """Run the stages from training to judging in a project."""
+def train(shop: Workshop, root: Path) -> None:
+    """Run the stages from training to the fusion in a project, unless it has one."""
+    if (root / "models" / "fused" / "strategies.json").exists():
+        return
     params = yaml.safe_load((root / "params.yaml").read_text())
-    families = list(params["families"])
 
-    def for_each(*command: str) -> None:
-        words = [[word if word != "FAMILY" else family for word in command] for family in families]
-        at_once([lambda own=own: shop.run(root, *own) for own in words])
+    def for_each(stage: str, *rung: str) -> None:
+        at_once([lambda family=family: shop.run(root, stage, family, *rung) for family in params["families"]])
 
-    for_each("train", "FAMILY")
-    for_each("evaluate", "FAMILY")
+    for_each("train")
+    for_each("evaluate")
     for later in params["racing"]["rungs"]:
-        rung = str(later["rung"])
-        shop.run(root, "rank", "--rung", rung)
-        for_each("advance", "FAMILY", "--rung", rung)
-        for_each("evaluate", "FAMILY", "--rung", rung)
+        rung = ("--rung", str(later["rung"]))
+        shop.run(root, "rank", *rung)
+        for_each("advance", *rung)
+        for_each("evaluate", *rung)
     shop.run(root, "fuse")
-    for student in params["students"]:
+
+
+def judge(shop: Workshop, root: Path) -> None:
+    """Run the stages after the fusion."""
+    for student in yaml.safe_load((root / "params.yaml").read_text())["students"]:
         shop.run(root, "distill", student)
         shop.run(root, "evaluate-student", student)
-    for stage in ("choose", "judge"):
-        shop.run(root, stage)
+    shop.run(root, "choose")
+    shop.run(root, "judge")
 
 
-def one(recipe: dict[str, Any], snapshots: int) -> dict[str, Any]:
-    """Return a family's recipe for a single member."""
-    return {**recipe, "replicas": 1, "snapshots": snapshots}
+def ensemble_of(shop: Workshop, repetition: int, tflop: float, extra: bool) -> Path:
+    """Return the project of a repetition's ensemble; extra: whether it gets a student, and the literal strategies."""
+    return shop.project(
+        f"{repetition}-{ENSEMBLE}",
+        families=FAMILIES,
+        budget={"tflop": tflop, "families": len(FAMILIES)},
+        racing={"rungs": RUNGS, "keep": KEEP, "branch": 1},
+        students=RECIPE["students"] if extra else {},
+        fusion={"strategies": RECIPE["strategies"] + (RECIPE["literal"] if extra else [])},
+        seed=repetition,
+    )
 
 
-def spend(shop: Workshop, repetition: int, way: str, tflop: float, ensemble: Path, student: bool) -> Path:
-    """Run one way of a repetition; return its project.
-
-    ensemble: the project of the repetition's ensemble. student: whether the ensemble gets one.
-    """
-    seed: dict[str, Any] = {"seed": repetition}
-    name = f"{repetition}-{way.replace(' ', '-')}"
-    alone: dict[str, Any] = {"racing": {"rungs": [], "keep": KEEP, "branch": 1}}
-    if way == ENSEMBLE:
-        race = {"rungs": RUNGS, "keep": KEEP, "branch": 1}
-        budget = {"tflop": tflop, "families": len(FAMILIES)}
-        students = RECIPE["students"] if student else {}
-        root = shop.project(name, families=FAMILIES, budget=budget, racing=race, students=students, **seed)
-        drive(shop, root)
-        return root
+def single_of(shop: Workshop, repetition: int, way: str, tflop: float) -> Path:
+    """Return the project of one of the other ways, once the repetition's ensemble is fused."""
+    ensemble = shop.folder / f"{repetition}-{ENSEMBLE}"
     pool = json.loads((ensemble / "models" / "fused" / "strategies.json").read_text())["pool"]
+    family, spent, snapshots, strategies = nearest(pool), tflop, SNAPSHOTS, ["best"]
     if way == MATCHED:
         ranks = json.loads((ensemble / "evaluation" / "race" / "rung2" / "table.json").read_text())
-        survivor = next(row["family"] for row in ranks["families"] if row["place"] == 1)
-        left = tflop / 2 + tflop / 2 / len(FAMILIES)
-        families = {survivor: one(FAMILIES[survivor], len(pool))}
-        root = shop.project(name, families=families, budget={"tflop": left, "families": 1}, **alone, **seed)
-    else:
-        single = min(pool, key=lambda candidate: pool[candidate]).partition("/")[0]
-        families = {single: one(FAMILIES[single], 6)}
-        fusion = {"fusion": {"strategies": ["best"]}}
-        prepared = shop.images.get(way, "prepared")
-        budget = {"tflop": tflop, "families": 1}
-        root = shop.project(name, prepared, families=families, budget=budget, **alone, **fusion, **seed)
-    drive(shop, root)
-    return root
+        family = next(row["family"] for row in ranks["families"] if row["place"] == 1)
+        spent, snapshots, strategies = tflop / 2 + tflop / 2 / len(FAMILIES), len(pool), RECIPE["strategies"]
+    return shop.project(
+        f"{repetition}-{way.replace(' ', '-')}",
+        shop.images.get(way, "prepared"),
+        families={family: {**FAMILIES[family], "snapshots": snapshots}},
+        budget={"tflop": spent, "families": 1},
+        racing={"rungs": [], "keep": KEEP, "branch": 1},
+        fusion={"strategies": strategies},
+        seed=repetition,
+    )
+
+
+def nearest(pool: dict[str, float]) -> str:
+    """Return the family of the nearest candidate."""
+    return min(pool, key=lambda candidate: pool[candidate]).partition("/")[0]
 
 
 def lines_of(shop: Workshop, root: Path, repetition: int, way: str, tflop: float) -> list[dict[str, Any]]:
@@ -252,7 +257,7 @@ def run(chosen: argparse.Namespace) -> None:
     for repetition in range(chosen.repetitions):
         done = {line["way"] for line in read_lines(chosen.source) if line["repetition"] == repetition}
         extra = repetition < chosen.extra
-        ways = [*WAYS, *FEWER] if extra else WAYS
+        ways = [*WAYS, MORE, *FEWER] if extra else WAYS
         missing = [way for way in ways if way not in done]
         if not missing:
             continue
@@ -260,18 +265,18 @@ def run(chosen: argparse.Namespace) -> None:
         if started - began + longest > 60 * chosen.minutes:
             print(f"{repetition} repetitions are complete; the minutes are over", flush=True)
             return
-        ensemble = shop.folder / f"{repetition}-{ENSEMBLE}"
+        ensemble = ensemble_of(shop, repetition, chosen.tflop, extra)
+        train(shop, ensemble)
 
-        def finish(way: str, number: int = repetition, around: Path = ensemble, student: bool = extra) -> None:
-            root = spend(shop, number, way, chosen.tflop, around, student)
-            lines = lines_of(shop, root, number, way, chosen.tflop)
+        def finish(way: str, number: int = repetition, around: Path = ensemble) -> None:
+            root = around if way == ENSEMBLE else single_of(shop, number, way, chosen.tflop)
+            train(shop, root)
+            judge(shop, root)
             with results_file(chosen.source).open("a") as file:
-                file.write("".join(json.dumps(line) + "\n" for line in lines))
+                file.write("".join(json.dumps(line) + "\n" for line in lines_of(shop, root, number, way, chosen.tflop)))
             print(f"repetition {number}, {way}: done", flush=True)
 
-        if ENSEMBLE in missing or (missing and not ensemble.exists()):
-            finish(ENSEMBLE)
-        at_once([lambda way=way: finish(way) for way in missing if way != ENSEMBLE])
+        at_once([lambda way=way: finish(way) for way in missing])
         for way in ways:
             shutil.rmtree(shop.folder / f"{repetition}-{way.replace(' ', '-')}", ignore_errors=True)
         longest = max(longest, time.monotonic() - started)
