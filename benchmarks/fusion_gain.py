@@ -8,12 +8,12 @@ Every repetition trains everything anew with a seed of its own, in three ways of
 - `ensemble`: the families of benchmarks/fusion_gain.yaml race for the budget; every strategy is fitted and measured.
 - `plain`: the family of the member that is nearest on val gets all of it; of its snapshots the nearest is taken.
 - `matched`: the family that the race placed first gets what a race with one survivor would leave it, with as many
-  candidates to look at on val as the ensemble had, and all strategies are applied to its own snapshots.
+  candidates to look at on val as the ensemble had, and the fusion is applied to its own snapshots.
 The first repetitions (--extra) also have the literal strategies, a student of the ensemble's winner with its control
 (trained beside the budget), and `plain` on train and val together (density ratios consume val's real images), on a
 quarter and on a sixteenth of train.
 Extractors and prepared images are made once in --work. Arms are measured on the gate split, which takes no decision.
-Operations are counted in every stage; training's are its budget. Results are appended to
+What measuring and fusing take is counted in operations, too; judging is no part of any way. Results are appended to
 benchmarks/results/fusion_gain-SOURCE.jsonl, a line an arm; a run that was ended goes on with
 the first way that is not complete there. --minutes: begin no repetition that would not end by then.
 """
@@ -41,7 +41,7 @@ FAMILIES: dict[str, dict[str, Any]] = RECIPE["families"]
 RUNGS = [{"rung": 2, "after": 1}]
 KEEP = 0.5
 SNAPSHOTS = 6  # of a plain single, of which the nearest is taken
-BUDGETED = ("train", "advance")  # stages whose operations are the budget; counting them again would slow them
+COUNTED = ("evaluate", "rank", "fuse", "choose")  # stages whose operations are counted; training's are the budget
 ENSEMBLE, PLAIN, MATCHED, MORE = "ensemble", "plain", "matched", "more images"
 WAYS = (ENSEMBLE, PLAIN, MATCHED)
 FEWER = {
@@ -101,7 +101,7 @@ class Workshop:
         with (root / "log.txt").open("a") as log:
             counter = [str(ROOT / "benchmarks" / "counted.py"), str(root / "operations.txt")]
             process = subprocess.Popen(
-                [sys.executable, *(["-m", "pipeline"] if command[0] in BUDGETED else counter), *command],
+                [sys.executable, *(counter if command[0] in COUNTED else ["-m", "pipeline"]), *command],
                 cwd=root,
                 env=environment,
                 stdout=log,
@@ -200,7 +200,7 @@ def single_of(shop: Workshop, repetition: int, way: str, tflop: float) -> Path:
     if way == MATCHED:
         ranks = json.loads((ensemble / "evaluation" / "race" / "rung2" / "table.json").read_text())
         family = next(row["family"] for row in ranks["families"] if row["place"] == 1)
-        spent, snapshots, strategies = tflop / 2 + tflop / 2 / len(FAMILIES), len(pool), RECIPE["strategies"]
+        spent, snapshots, strategies = tflop / 2 + tflop / 2 / len(FAMILIES), len(pool), RECIPE["matched"]
     return shop.project(
         f"{repetition}-{way.replace(' ', '-')}",
         shop.images.get(way, "prepared"),
