@@ -1,8 +1,7 @@
 """What an ensemble and its fusion are worth against one model of the same compute, over whole repetitions.
 
-    python benchmarks/fusion_gain.py run --source fashion-mnist --data FOLDER --work FOLDER [--repetitions 10]
-                                         [--tflop 12] [--minutes 170] [--extra 3]
-    python benchmarks/fusion_gain.py table --source fashion-mnist [--figure FILE]
+    python benchmarks/fusion_gain.py --data FOLDER --work FOLDER [--source fashion-mnist|mnist] [--repetitions 10]
+                                     [--tflop 12] [--minutes 170] [--extra 1]
 
 Every repetition trains everything anew with a seed of its own, in three ways of spending the same operations:
 - `ensemble`: the families of benchmarks/fusion_gain.yaml race for the budget; every strategy is fitted and measured.
@@ -14,8 +13,8 @@ The first repetitions (--extra) also have the literal strategies, a student of t
 quarter and on a sixteenth of train.
 Extractors and prepared images are made once in --work. Arms are measured on the gate split, which takes no decision.
 What measuring and fusing take is counted in operations, too; judging is no part of any way. Results are appended to
-benchmarks/results/fusion_gain-SOURCE.jsonl, a line an arm; a run that was ended goes on with
-the first way that is not complete there. --minutes: begin no repetition that would not end by then.
+benchmarks/results/fusion_gain-SOURCE.jsonl, a line an arm (benchmarks/fusion_gain_table.py shows them); a run that was
+ended goes on with the first way that is not complete there. --minutes: begin no repetition that would not end by then.
 """
 
 import argparse
@@ -29,7 +28,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
@@ -48,6 +46,7 @@ FEWER = {
     "a quarter of the images": 4,
     "a sixteenth of the images": 16,
 }  # by what the number of training images is divided
+SOURCES = ("fashion-mnist", "mnist")
 WORKERS = len(os.sched_getaffinity(0))
 
 
@@ -282,119 +281,16 @@ def run(chosen: argparse.Namespace) -> None:
         longest = max(longest, time.monotonic() - started)
 
 
-def arms_of(lines: list[dict[str, Any]]) -> dict[str, dict[int, dict[str, float]]]:
-    """Return the study's arms: by name and repetition, the metrics."""
-    arms: dict[str, dict[int, dict[str, float]]] = defaultdict(dict)
-    members: dict[int, list[dict[str, float]]] = defaultdict(list)
-    for line in lines:
-        number, metrics = line["repetition"], line["metrics"]
-        match (line["way"], line["kind"]):
-            case ("ensemble", "member"):
-                members[number].append(metrics)
-                if line["chosen"]:
-                    arms["best member"][number] = metrics
-            case ("ensemble", "strategy"):
-                arms[f"ensemble: {line['arm']}"][number] = metrics
-                if line["chosen"]:
-                    arms["ensemble: as chosen"][number] = metrics
-            case ("matched", "strategy"):
-                arms[f"matched single: {line['arm']}"][number] = metrics
-                if line["chosen"]:
-                    arms["matched single: as chosen"][number] = metrics
-            case ("plain", "strategy"):
-                arms["plain single"][number] = metrics
-            case ("ensemble", "student" | "control"):
-                arms["student" if line["kind"] == "student" else "student's control"][number] = metrics
-            case (way, "strategy") if way == MORE or way in FEWER:
-                arms[f"plain single, {way}"][number] = metrics
-    for number, found in members.items():
-        arms["mean member"][number] = {name: fmean(metrics[name] for metrics in found) for name in found[0]}
-    return arms
-
-
-def interval(values: list[float]) -> tuple[float, float]:
-    """Return the mean and half of its 95 % interval by Student's t."""
-    from scipy.stats import t
-
-    half = t.ppf(0.975, len(values) - 1) * stdev(values) / len(values) ** 0.5 if len(values) > 1 else float("nan")
-    return fmean(values), float(half)
-
-
-def differences(arms: dict[str, dict[int, dict[str, float]]], arm: str, other: str, name: str) -> list[float]:
-    """Return by how much `arm` is farther away than `other`, relative to `other`, in each repetition that has both."""
-    both = sorted(arms[arm].keys() & arms[other].keys())
-    return [arms[arm][number][name] / arms[other][number][name] - 1 for number in both]
-
-
-def table(chosen: argparse.Namespace) -> None:
-    """Print the distances of all arms, and the differences that matter."""
-    lines = read_lines(chosen.source)
-    if not lines:
-        raise SystemExit(f"{results_file(chosen.source)} has no results yet: run the benchmark first")
-    names = next(line["judges"] for line in lines if "judges" in line)
-    arms = arms_of(lines)
-    print(f"| arm | repetitions | {' | '.join(f'{name} | spread' for name in names)} |")
-    print("|---|---:|" + "---:|" * (2 * len(names)))
-    for arm in sorted(arms, key=lambda arm: fmean(metrics[names[0]] for metrics in arms[arm].values())):
-        cells = [arm, str(len(arms[arm]))]
-        for name in names:
-            values = [metrics[name] for metrics in arms[arm].values()]
-            mean, half = interval(values)
-            cells += [f"{mean:.2f} ± {half:.2f}", f"{stdev(values):.2f}" if len(values) > 1 else "–"]
-        print(f"| {' | '.join(cells)} |")
-    print(f"\n| nearer than | by | {' | '.join(names)} |\n|---|---|" + "---:|" * len(names))
-    for other in ("best member", "plain single", "plain single, more images", "matched single: as chosen"):
-        for arm in sorted(name for name in arms if name.startswith("ensemble")):
-            if other not in arms:
-                continue
-            found = [interval(differences(arms, arm, other, name)) for name in names]
-            shown = (f"{-100 * mean:.0f} % ± {100 * half:.0f}" for mean, half in found)
-            print(f"| {other} | {arm} | {' | '.join(shown)} |")
-    if chosen.figure:
-        draw(arms, names, chosen.figure)
-
-
-def draw(arms: dict[str, dict[int, dict[str, float]]], names: list[str], path: Path) -> None:
-    """Draw each arm's distances with their intervals, a panel a judge."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    order = sorted(arms, key=lambda arm: -fmean(metrics[names[0]] for metrics in arms[arm].values()))
-    figure, axes = pyplot.subplots(1, len(names), figsize=(9, 0.8 + 0.3 * len(order)), sharey=True, squeeze=False)
-    for axis, name in zip(axes[0], names, strict=True):
-        for place, arm in enumerate(order):
-            values = [metrics[name] for metrics in arms[arm].values()]
-            mean, half = interval(values)
-            colour = "#1b6ca8" if arm.startswith("ensemble") else "#777777"
-            axis.plot(values, [place] * len(values), ".", color=colour, alpha=0.3, markersize=5)
-            axis.errorbar(mean, place, xerr=half, fmt="o", color=colour, markersize=4, capsize=2)
-        axis.set_xscale("log")
-        axis.set_xlabel(name)
-        axis.grid(axis="x", alpha=0.3)
-    axes[0][0].set_yticks(range(len(order)), order)
-    figure.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
-    running = commands.add_parser("run")
-    running.add_argument("--data", type=Path, required=True)
-    running.add_argument("--work", type=Path, required=True)
-    running.add_argument("--repetitions", type=int, default=10)
-    running.add_argument("--tflop", type=float, default=12.0)
-    running.add_argument("--extra", type=int, default=3)
-    running.add_argument("--minutes", type=float, default=170.0)
-    showing = commands.add_parser("table")
-    showing.add_argument("--figure", type=Path)
-    for command in (running, showing):
-        command.add_argument("--source", choices=("fashion-mnist", "mnist"), default="fashion-mnist")
-    chosen = parser.parse_args()
-    (run if chosen.command == "run" else table)(chosen)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--source", choices=SOURCES, default=SOURCES[0])
+    parser.add_argument("--repetitions", type=int, default=10)
+    parser.add_argument("--tflop", type=float, default=12.0)
+    parser.add_argument("--extra", type=int, default=1)
+    parser.add_argument("--minutes", type=float, default=170.0)
+    run(parser.parse_args())
 
 
 if __name__ == "__main__":

@@ -1,0 +1,156 @@
+"""What benchmarks/fusion_gain.py found: the distances of all arms, the differences that matter, and a figure.
+
+    python benchmarks/fusion_gain_table.py [--source fashion-mnist|mnist] [--figure FILE]
+
+Intervals are of 95 % by Student's t over repetitions; differences are paired: both arms of the same repetition.
+"""
+
+import argparse
+from collections import defaultdict
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from fusion_gain import ENSEMBLE, FEWER, MATCHED, MORE, PLAIN, SOURCES, read_lines, results_file
+
+Arm = dict[int, dict[str, Any]]  # by repetition: the line of the arm
+
+MEAN, BEST, SINGLE = "mean member", "best member", "plain single"
+CHOSEN = "as chosen"
+
+
+def arms_of(lines: list[dict[str, Any]]) -> dict[str, Arm]:
+    """Return the study's arms by name."""
+    arms: dict[str, Arm] = defaultdict(dict)
+    members: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for line in lines:
+        number = line["repetition"]
+        match (line["way"], line["kind"]):
+            case (way, "member") if way == ENSEMBLE:
+                members[number].append(line)
+                if line["chosen"]:
+                    arms[BEST][number] = line
+            case (way, "strategy") if way in (ENSEMBLE, MATCHED):
+                arms[f"{way}: {line['arm']}"][number] = line
+                if line["chosen"]:
+                    arms[f"{way}: {CHOSEN}"][number] = line
+            case (way, "strategy"):
+                arms[SINGLE if way == PLAIN else f"{SINGLE}, {way}"][number] = line
+            case (_, "student"):
+                arms["student"][number] = line
+            case (_, "control"):
+                arms["student's control"][number] = line
+    for number, found in members.items():
+        metrics = {name: fmean(line["metrics"][name] for line in found) for name in found[0]["metrics"]}
+        arms[MEAN][number] = {"metrics": metrics, "cost": 1.0}
+    return dict(arms)
+
+
+def interval(values: list[float]) -> tuple[float, float]:
+    """Return the mean and half of its 95 % interval by Student's t; NaN for a single value."""
+    from scipy.stats import t
+
+    half = t.ppf(0.975, len(values) - 1) * stdev(values) / len(values) ** 0.5 if len(values) > 1 else float("nan")
+    return fmean(values), float(half)
+
+
+def differences(arm: Arm, other: Arm, name: str) -> list[float]:
+    """Return by how much `arm` is farther away than `other`, relative to `other`, in each repetition that has both."""
+    both = sorted(arm.keys() & other.keys())
+    return [arm[number]["metrics"][name] / other[number]["metrics"][name] - 1 for number in both]
+
+
+def print_distances(arms: dict[str, Arm], names: list[str]) -> None:
+    """Print each arm's distances, the nearest first, with their spread over repetitions and what an image costs."""
+    print(f"| arm | repetitions | passes | {' | '.join(f'{name} | spread' for name in names)} |")
+    print("|---|---:|---:|" + "---:|" * (2 * len(names)))
+    for name, arm in sorted(arms.items(), key=lambda item: mean_of(item[1], names[0])):
+        cells = [name, str(len(arm)), f"{fmean(line['cost'] for line in arm.values()):.3g}"]
+        for judge in names:
+            values = [line["metrics"][judge] for line in arm.values()]
+            mean, half = interval(values)
+            cells += [f"{mean:.2f} ± {half:.2f}", f"{stdev(values):.2f}"] if len(values) > 1 else [f"{mean:.2f}", "–"]
+        print(f"| {' | '.join(cells)} |")
+
+
+def print_differences(arms: dict[str, Arm], names: list[str]) -> None:
+    """Print how much nearer the ensemble's arms are, and in how many of the repetitions."""
+    strategies = [name for name in arms if name.startswith(ENSEMBLE)]
+    pairs = [(arm, other) for other in (BEST, SINGLE) for arm in strategies if other in arms]
+    pairs += [(arm, same) for arm in strategies if (same := arm.replace(ENSEMBLE, MATCHED)) in arms]
+    pairs += [(other, SINGLE) for other in arms if other.startswith(f"{SINGLE}, ") and SINGLE in arms]
+    pairs += [("student", other) for other in (BEST, "student's control") if "student" in arms]
+    print(f"\n| arm | against | {' | '.join(f'{name} | nearer in' for name in names)} |")
+    print("|---|---|" + "---:|---:|" * len(names))
+    for arm, other in pairs:
+        cells = []
+        for judge in names:
+            found = differences(arms[arm], arms[other], judge)
+            mean, half = interval(found)
+            around = f" ± {100 * half:.0f}" if len(found) > 1 else ""
+            cells += [f"{100 * mean:+.0f} %{around}", f"{sum(d < 0 for d in found)} of {len(found)}"]
+        print(f"| {arm} | {other} | {' | '.join(cells)} |")
+
+
+def print_compute(lines: list[dict[str, Any]]) -> None:
+    """Print what each way costs: operations of measuring and fusing beside the budget of training, processor time."""
+    first = {(line["repetition"], line["way"]): line for line in lines}
+    print("\n| way | budget, TFLOP | measured and fused, TFLOP | minutes of a core |\n|---|---:|---:|---:|")
+    for way in (ENSEMBLE, PLAIN, MATCHED, MORE, *FEWER):
+        own = [line for (_, name), line in first.items() if name == way]
+        if own:
+            besides = fmean(sum(line["operations"].values()) for line in own) / 1e12
+            minutes = fmean(sum(line["seconds"].values()) for line in own) / 60
+            print(f"| {way} | {fmean(line['tflop'] for line in own):g} | {besides:.2f} | {minutes:.1f} |")
+
+
+def mean_of(arm: Arm, name: str) -> float:
+    return fmean(line["metrics"][name] for line in arm.values())
+
+
+def draw(arms: dict[str, Arm], names: list[str], path: Path) -> None:
+    """Draw the distances of the arms that every repetition has, with their intervals, a panel a judge."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    most = max(map(len, arms.values()))
+    order = [name for name, arm in arms.items() if len(arm) == most and not name.endswith(CHOSEN)]
+    order.sort(key=lambda name: -mean_of(arms[name], names[0]))
+    figure, axes = pyplot.subplots(1, len(names), figsize=(9, 0.9 + 0.28 * len(order)), sharey=True, squeeze=False)
+    for axis, judge in zip(axes[0], names, strict=True):
+        for place, name in enumerate(order):
+            values = [line["metrics"][judge] for line in arms[name].values()]
+            mean, half = interval(values)
+            colour = "#1b6ca8" if name.startswith(ENSEMBLE) else "#777777"
+            axis.plot(values, [place] * len(values), ".", color=colour, alpha=0.35, markersize=4)
+            axis.errorbar(mean, place, xerr=half, fmt="o", color=colour, markersize=4, capsize=2)
+        axis.set_xlim(left=0)
+        axis.set_xlabel(f"{judge}, gate split")
+        axis.grid(axis="x", alpha=0.3)
+    axes[0][0].set_yticks(range(len(order)), order)
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--source", choices=SOURCES, default=SOURCES[0])
+    parser.add_argument("--figure", type=Path)
+    chosen = parser.parse_args()
+    lines = read_lines(chosen.source)
+    if not lines:
+        raise SystemExit(f"{results_file(chosen.source)} has no results yet: run benchmarks/fusion_gain.py first")
+    names = next(line["judges"] for line in lines if "judges" in line)
+    arms = arms_of(lines)
+    print_distances(arms, names)
+    print_differences(arms, names)
+    print_compute(lines)
+    if chosen.figure:
+        draw(arms, names, chosen.figure)
+
+
+if __name__ == "__main__":
+    main()
