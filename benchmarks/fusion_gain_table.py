@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from fusion_gain import ENSEMBLE, FEWER, MATCHED, MORE, PLAIN, SOURCES, read_lines, results_file
+from fusion_gain import COUNTED, ENSEMBLE, FEWER, MATCHED, MORE, PLAIN, SOURCES, read_lines, results_file
 
 Arm = dict[int, dict[str, Any]]  # by repetition: the line of the arm
 
@@ -99,7 +99,7 @@ def print_compute(lines: list[dict[str, Any]]) -> None:
     for way in (ENSEMBLE, PLAIN, MATCHED, MORE, *FEWER):
         own = [line for (_, name), line in first.items() if name == way]
         if own:
-            besides = fmean(sum(line["operations"].values()) for line in own) / 1e12
+            besides = fmean(sum(line["operations"].get(stage, 0) for stage in COUNTED) for line in own) / 1e12
             minutes = fmean(sum(line["seconds"].values()) for line in own) / 60
             print(f"| {way} | {fmean(line['tflop'] for line in own):g} | {besides:.2f} | {minutes:.1f} |")
 
