@@ -17,6 +17,7 @@ from rich.table import Table
 from pipeline import moves, registry
 from pipeline.errors import ChorusError
 from pipeline.project import Project
+from pipeline.signed import moment
 from pipeline.tracking import Tracker
 
 JUDGED = "gate."  # tags: what the judges measured
@@ -88,7 +89,7 @@ def _known(version: Any, aliases: dict[str, str]) -> dict[str, Any]:
     return {
         "version": str(version.version),
         "aliases": sorted(alias for alias, number in aliases.items() if number == str(version.version)),
-        "registered": moves.moment(version.creation_timestamp / 1000),
+        "registered": moment(version.creation_timestamp / 1000),
         "shipped": tags.get("chorus.shipped"),
         "gate": tags.get(moves.GATE),
         "rules": {name.removeprefix(rules): text for name, text in sorted(tags.items()) if name.startswith(rules)},

@@ -6,9 +6,12 @@ import signal
 import sys
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ChorusError
+
+if TYPE_CHECKING:
+    from pipeline.project import Project
 
 STAGES = {
     "ingest": "read the named source into data/raw",
@@ -43,6 +46,10 @@ def parser() -> argparse.ArgumentParser:
         if name in OF_A_RUNG:
             first = name == "evaluate"
             command.add_argument("--rung", type=int, default=1 if first else None, required=not first, metavar="N")
+        if name == "judge":
+            command.add_argument("--split", choices=["gate", "test"], default="gate", help="(default: gate)")
+            command.add_argument("--by", metavar="NAME", help="who opens the test split")
+            command.add_argument("--why", metavar="TEXT", help="the reason, in one line")
     pin = commands.add_parser("pin", help="settle in params.yaml which weights the families' warm starts are")
     pin.add_argument("--refresh", action="store_true", help="also those of members and files that are settled already")
     commands.add_parser("check", help="validate params.yaml and print nothing else than what is wrong")
@@ -125,6 +132,9 @@ def dispatch(arguments: argparse.Namespace) -> None:
 
         score.run(project, arguments.images, arguments.out)
         return
+    if arguments.command == "judge" and (arguments.split == "test" or arguments.by or arguments.why):
+        open_test(project, arguments)
+        return
     family = [arguments.family] if arguments.command in OF_A_FAMILY else []
     if not set(family) <= set(project.params.families):
         known = ", ".join(project.params.families)
@@ -140,6 +150,17 @@ def dispatch(arguments: argparse.Namespace) -> None:
         raise ChorusError(f"there is no rung {arguments.rung} to {arguments.command}; params.yaml has: {known}")
     stage = importlib.import_module(f"pipeline.stages.{arguments.command.replace('-', '_')}")
     stage.run(project, *family, *student, *rung)
+
+
+def open_test(project: "Project", arguments: argparse.Namespace) -> None:
+    """Open the test split for whoever signs for it."""
+    if arguments.split != "test" or not arguments.by or not arguments.why:
+        raise ChorusError(
+            "--split test, --by NAME and --why TEXT go together: the test split opens for a signed reason"
+        )
+    from pipeline.stages import opening
+
+    opening.run(project, arguments.by, arguments.why)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
@@ -18,12 +17,12 @@ import psutil
 from pipeline import registry
 from pipeline.errors import ChorusError
 from pipeline.registry import CHAMPION, PREVIOUS
+from pipeline.signed import check_signed, moment
 from pipeline.tracking import PROCESS, Tracker, is_alive, process_identity
 
 PROMOTE, ROLLBACK = "promote", "rollback"
 GATE = "chorus.gate"  # tag: the gate's verdict
 MOVE = "chorus.move."  # tags of both versions that a move concerns; what follows is its moment, so that they sort
-LONGEST = 500  # characters of a name or a reason
 UNCHANGED = "nothing was changed"
 
 
@@ -77,8 +76,7 @@ def moves_of(tags: Mapping[str, str]) -> list[Move]:
 
 
 def _move(tracker: Tracker, model: str, kind: str, before: str | None, after: str, by: str, why: str) -> Move:
-    for name, text in {"by": by, "why": why}.items():
-        _check(name, text)
+    check_signed(by, why)
     tags = registry.tags_of(tracker, model, after)
     if after == before:
         raise ChorusError(f"version {after} of '{model}' is the champion already; {UNCHANGED}")
@@ -96,17 +94,6 @@ def _move(tracker: Tracker, model: str, kind: str, before: str | None, after: st
         tracker.client.set_registered_model_alias(model, PREVIOUS, before)
     tracker.client.set_registered_model_alias(model, CHAMPION, after)
     return made
-
-
-def moment(seconds: float) -> str:
-    """Write a time, given in seconds since 1970, as people read it, in UTC."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
-
-
-def _check(name: str, text: str) -> None:
-    """Raise `ChorusError` where a name or a reason is empty, too long or has lines."""
-    if not text.strip() or len(text) > LONGEST or not text.strip().isprintable():
-        raise ChorusError(f"--{name} has to be one line of 1 to {LONGEST} characters; {UNCHANGED}")
 
 
 @contextmanager

@@ -131,6 +131,11 @@ class Project:
         return self.report / "gate"
 
     @property
+    def openings(self) -> Path:
+        """Committed: who has opened the `test` split, when and why, a line of JSON each."""
+        return self.root / "test-openings.jsonl"
+
+    @property
     def registration(self) -> Path:
         return self.root / "registration.json"
 

@@ -224,9 +224,14 @@ class Tracker:
 
         key: hash of what the run makes or is made from, so that it can be found again with `find(chorus_key=key)`.
         """
-        parent = self.pipeline()
+        with self.apart(kind, name, key, **{PARENT: self.pipeline().id}, **tags) as run:
+            yield run
+
+    @contextmanager
+    def apart(self, kind: str, name: str, key: str, **tags: str) -> Iterator[Run]:
+        """Open a run that belongs to no pipeline's; it ends as a child does."""
         identity = process_identity(psutil.Process())
-        run = Run(self.client, self._create(name, {KIND: kind, KEY: key, PROCESS: identity, PARENT: parent.id, **tags}))
+        run = Run(self.client, self._create(name, {KIND: kind, KEY: key, PROCESS: identity, **tags}))
         status = "FINISHED"
         try:
             yield run

@@ -22,19 +22,16 @@ from pipeline import registry
 from pipeline.compute import Runtime, set_up
 from pipeline.data.dataset import load_split, read_manifest
 from pipeline.evaluation import store
-from pipeline.evaluation.certainty import estimates_of
-from pipeline.evaluation.extractors import Extractor, load_extractors
 from pipeline.evaluation.features import Features
 from pipeline.evaluation.intervals import CONFIDENCE, Estimate
 from pipeline.evaluation.memorisation import memorisation
-from pipeline.evaluation.metrics import measure
 from pipeline.evaluation.pictures import grid, write_png
-from pipeline.evaluation.ruler import Ruler
 from pipeline.files import read_json, write_json
 from pipeline.gate.comparison import compare
 from pipeline.gate.rules import AUTHENTIC, Model, Opponent, Rule, passed, verdicts
 from pipeline.project import Project
 from pipeline.randomness import derive_seed
+from pipeline.stages._scale import Scale
 from pipeline.stages._trial import Tried, try_out
 from pipeline.tracking import Tracker
 from pipeline.weights import SCHEMA
@@ -66,18 +63,13 @@ class Scored:
         return Model(self.tried.fault, self.metrics, self.tried.milliseconds, self.tried.megabytes)
 
 
-class Scale:
-    """The real images, the judges and the seeds that both models are measured with."""
+class Gauge:
+    """What both models are measured with: the judges, and the images that copies are looked for in."""
 
     def __init__(self, project: Project, runtime: Runtime) -> None:
-        self.project, self.runtime = project, runtime
-        reference = store.read_reference(project.reference)
-        self.judges: list[str] = reference["judges"]
-        self.rulers: dict[str, Ruler] = {name: store.read_ruler(project.reference, name) for name in self.judges}
-        self.real = {name: store.read_features(project.reference, SPLIT, name) for name in self.judges}
-        self.extractors: dict[str, Extractor] = load_extractors(
-            project.reference, self.judges, runtime.device, project.weights
-        )
+        self.project, self.device = project, runtime.device
+        self.judges: list[str] = store.read_reference(project.reference)["judges"]
+        self.scale = Scale(project, runtime, self.judges).against_split(SPLIT)
         manifest = read_manifest(project.prepared)
         self.shape = (manifest["channels"], manifest["size"], manifest["size"])
         self.train, self.held_out = (load_split(project.prepared, name).images for name in ("train", SPLIT))
@@ -85,7 +77,7 @@ class Scale:
     @property
     def spreads(self) -> dict[str, float]:
         """What makes the judges' distances comparable, by metric."""
-        return {ruler.name: ruler.spread for ruler in self.rulers.values()}
+        return {ruler.name: ruler.spread for ruler in self.scale.rulers.values()}
 
     def score(self, tried: Tried) -> Scored:
         """Measure the images of a model that was tried out."""
@@ -95,9 +87,8 @@ class Scale:
             shapes = ["×".join(map(str, shape)) for shape in (tried.images.shape[1:], self.shape)]
             fault = f"it draws images of {shapes[0]} (channels, height, width), and the data are {shapes[1]}"
             return Scored(Tried(None, fault, None, None, tried.megabytes), {}, {})
-        found = {name: extractor.features(tried.images) for name, extractor in self.extractors.items()}
-        estimates = estimates_of(found, self.real, self.rulers, self.judges)
-        return Scored(tried, self.metrics(found, tried.images), estimates)
+        found = self.scale.features(tried.images)
+        return Scored(tried, self.metrics(found, tried.images), self.scale.estimates(found))
 
     def of_real(self) -> dict[str, float]:
         """Measure real images that nobody has learnt from in the place of generated ones."""
@@ -107,18 +98,14 @@ class Scale:
 
     def metrics(self, features: Mapping[str, Features], images: Tensor) -> dict[str, float]:
         """Return every metric by every judge as the judge stage measures it, and the share of authentic images."""
-        params, found = self.project.params, dict[str, float]()
-        for name in self.judges:
-            seed = derive_seed(params.seed, "judge", name)
-            neighbours = params.evaluation.neighbours
-            found |= measure(features[name], self.real[name], self.rulers[name], neighbours=neighbours, seed=seed)
-        return found | {AUTHENTIC: memorisation(images, self.train, self.held_out, self.runtime.device).authentic}
+        copies = memorisation(images, self.train, self.held_out, self.device)
+        return self.scale.metrics(features) | {AUTHENTIC: copies.authentic}
 
 
 def run(project: Project) -> None:
     """Write report/gate.json, and in report/gate a sheet of each model's images of the same latents."""
     runtime = set_up(project.params.compute)
-    tracker, scale = Tracker(project.root), Scale(project, runtime)
+    tracker, gauge = Tracker(project.root), Gauge(project, runtime)
     chosen = read_json(project.chosen / "recipe.json")
     seed = derive_seed(project.params.seed, "judge", chosen["name"])
     shutil.rmtree(project.gate_pictures, ignore_errors=True)
@@ -126,24 +113,24 @@ def run(project: Project) -> None:
         workspace = Path(temporary)
         with registry.packed(project.chosen) as (content, identity):
             package = registry.write_candidate(content, workspace / "candidate")
-        candidate = scale.score(tried(project, package, seed, runtime, "candidate"))
+        candidate = gauge.score(tried(project, package, seed, runtime, "candidate"))
         champion = read_champion(project, tracker, identity, workspace)
         other = None
         if champion and champion.folder:
-            other = scale.score(tried(project, champion.folder, seed, runtime, "champion"))
-    opponent = against(candidate, champion, other, scale)
-    real = scale.of_real()
-    rules = verdicts(project.params.gate, candidate.model(), opponent, real, scale.judges)
+            other = gauge.score(tried(project, champion.folder, seed, runtime, "champion"))
+    opponent = against(candidate, champion, other, gauge)
+    real = gauge.of_real()
+    rules = verdicts(project.params.gate, candidate.model(), opponent, real, gauge.judges)
     shown = {key: chosen[key] for key in ("kind", "name")}
     facts = {
         "schema": SCHEMA,
         "passed": passed(rules),
         "split": SPLIT,
-        "images": len(scale.held_out),
+        "images": len(gauge.held_out),
         "samples": project.params.judge.samples,
         "seed": seed,
         "confidence": CONFIDENCE,
-        "judges": scale.judges,
+        "judges": gauge.judges,
         "candidate": {"content": identity, **shown, **candidate.facts()},
         "champion": champion and champion.facts(opponent, other),
         "real": real,
@@ -195,7 +182,7 @@ def tried(project: Project, package: Path, seed: int, runtime: Runtime, name: st
     return found
 
 
-def against(candidate: Scored, champion: Champion | None, other: Scored | None, scale: Scale) -> Opponent | None:
+def against(candidate: Scored, champion: Champion | None, other: Scored | None, gauge: Gauge) -> Opponent | None:
     """Return the champion as the rules see it."""
     if champion is None:
         return None
@@ -204,7 +191,7 @@ def against(candidate: Scored, champion: Champion | None, other: Scored | None, 
     problem = champion.problem or (other.tried.fault if other else None)
     if problem or other is None:
         return Opponent(champion.version, problem=problem)
-    return Opponent(champion.version, rows=compare(candidate.estimates, other.estimates, scale.spreads))
+    return Opponent(champion.version, rows=compare(candidate.estimates, other.estimates, gauge.spreads))
 
 
 def tell(rules: list[Rule]) -> None:

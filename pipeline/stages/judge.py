@@ -9,10 +9,8 @@ import torch
 from pipeline.compute import set_up
 from pipeline.data.dataset import load_split
 from pipeline.evaluation import store
-from pipeline.evaluation.certainty import estimates_of, intervals_of
-from pipeline.evaluation.extractors import load_extractors
+from pipeline.evaluation.certainty import intervals_of
 from pipeline.evaluation.intervals import Estimate
-from pipeline.evaluation.metrics import measure, warnings_of
 from pipeline.evaluation.pictures import grid, write_png
 from pipeline.evaluation.ruler import DECIDES, decisive
 from pipeline.files import read_json, write_json
@@ -23,6 +21,7 @@ from pipeline.recipes import load_sampler
 from pipeline.stages._classifiers import ask_classifiers, compared
 from pipeline.stages._critic_on_gate import CriticOnGate
 from pipeline.stages._examined import Drawn, examine
+from pipeline.stages._scale import Scale
 from pipeline.stages._students import read_measured
 from pipeline.stages._teacher import STUDENT
 from pipeline.weights import SCHEMA
@@ -37,9 +36,8 @@ def run(project: Project) -> None:
     reference = store.read_reference(project.reference)
     fused, chosen = read_json(project.fused / "strategies.json"), read_json(project.chosen / "recipe.json")
     names = [*reference["selection"], *reference["judges"]]
-    rulers = {name: store.read_ruler(project.reference, name) for name in names}
-    real = {name: store.read_features(project.reference, SPLIT, name) for name in names}
-    extractors = load_extractors(project.reference, names, runtime.device, project.weights)
+    scale = Scale(project, runtime, names).against_split(SPLIT)
+    rulers = scale.rulers
     figures = project.report / "figures"
     shutil.rmtree(figures, ignore_errors=True)
     some_real = torch.from_numpy(np.array(load_split(project.prepared, SPLIT).images[:SHOWN]))
@@ -58,15 +56,11 @@ def run(project: Project) -> None:
         images = draw(sampler, project.params.judge.samples, seed=fresh)
         write_png(figures / arm["kind"] / f"{arm['name'].replace('/', '-')}.png", grid(images[:SHOWN]))
         critic.look(arm["name"], arm["kind"], images)
-        metrics: dict[str, float] = {}
-        found = {name: extractors[name].features(images) for name in names}
-        for name, features in found.items():
-            seed = derive_seed(project.params.seed, "judge", name)
-            neighbours = project.params.evaluation.neighbours
-            metrics |= measure(features, real[name], rulers[name], neighbours=neighbours, seed=seed)
-            warnings |= set(warnings_of(features, real[name], rulers[name]))
-        estimates.append(estimates_of(found, real, rulers, reference["judges"]))
+        found = scale.features(images)
+        metrics = scale.metrics(found)
         metrics[DECIDES] = decisive(metrics, [rulers[name] for name in reference["selection"]])
+        warnings |= scale.warnings(found)
+        estimates.append(scale.estimates(found))
         if arm in examined:
             about = {key: arm[key] for key in ("name", "kind")}
             drawn[examined.index(arm)] = Drawn(about, images, found)

@@ -1,5 +1,6 @@
-"""The gate stage on a small project with a real registry: a candidate against a champion of its own."""
+"""The gate stage and the opening of the test split, on a small project with a registry of its own."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,22 +8,25 @@ import pytest
 import torch
 
 from pipeline import registry
+from pipeline.__main__ import main
 from pipeline.compute import set_up
-from pipeline.evaluation import store
+from pipeline.data.dataset import load_split
+from pipeline.errors import ChorusError
+from pipeline.evaluation import frechet, store
 from pipeline.evaluation.extractors import load_extractors
 from pipeline.evaluation.intervals import difference, estimate
-from pipeline.files import read_json, write_json
+from pipeline.files import read_json, tree_hash, write_json
 from pipeline.fusion.samplers import draw
 from pipeline.params import Compute
 from pipeline.project import Project
 from pipeline.randomness import derive_seed
 from pipeline.recipes import load_sampler
-from pipeline.stages import gate, reference
+from pipeline.stages import gate, opening, reference
 from pipeline.stages._trial import try_out
 from pipeline.stages._verdict import outdated
 from pipeline.tracking import Tracker
 from tests.factories import write_prepared
-from tests.factories_fused import write_fused
+from tests.factories_fused import write_fused, write_snapshot
 from tests.test_registry import register
 
 PARAMS = """
@@ -52,6 +56,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Project:
         recipe = read_json(project.chosen / "recipe.json")["recipe"]
         chosen = {"schema": 1, "kind": "strategy", "name": "weighted", "recipe": recipe}
         write_json(project.chosen / "recipe.json", chosen)
+        members = {f"mlp/r{i}": f"mlp/r{i}/000001000" for i in range(2)}
+        for i, name in enumerate(members.values()):
+            write_snapshot(project.members / "rung1" / name, seed=i)
+        told = {
+            "members": members,
+            "pool": {members["mlp/r0"]: 2.0, members["mlp/r1"]: 1.0},
+            "strategies": [{"name": "weighted", "recipe": recipe}, {"name": "vote", "skipped": "no discriminator"}],
+        }
+        write_json(project.fused / "strategies.json", told)
         return project
 
 
@@ -129,9 +142,57 @@ def test_a_package_that_does_not_load_is_a_fault_and_no_exception(tmp_path: Path
 
 
 def test_images_of_another_size_are_a_fault(made: Project) -> None:
-    scale = gate.Scale(made, set_up(made.params.compute))
+    gauge = gate.Gauge(made, set_up(made.params.compute))
     images = torch.from_numpy(np.zeros((200, 3, 16, 16), np.uint8))
-    scored = scale.score(gate.Tried(images, None, 1.0, 1.0, 2.0))
+    scored = gauge.score(gate.Tried(images, None, 1.0, 1.0, 2.0))
     assert not scored.metrics
     assert scored.tried.fault is not None
     assert "3×16×16 (channels, height, width), and the data are 1×8×8" in scored.tried.fault
+
+
+def test_the_test_split_opens_for_a_signed_reason_which_is_written_down(
+    made: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(made.root)
+    for refused in (["--split", "test"], ["--split", "test", "--by", "Ann"], ["--by", "Ann", "--why", "paper"]):
+        assert main(["judge", *refused]) == 2
+        assert "go together" in capsys.readouterr().err
+    assert main(["judge", "--split", "test", "--by", "Ann", "--why", " "]) == 2
+    assert not made.openings.exists()
+    before = tree_hash(made.reference), tree_hash(made.report)
+    for why in ("the README's claims", "again"):
+        assert main(["judge", "--split", "test", "--by", "Ann", "--why", why]) == 0
+    printed = capsys.readouterr().out
+    assert "test-openings.jsonl, which is to be committed" in printed
+    entries = [json.loads(line) for line in made.openings.read_text().splitlines()]
+    assert [(entry["by"], entry["why"]) for entry in entries] == [("Ann", "the README's claims"), ("Ann", "again")]
+    tracker = Tracker(made.root)
+    runs = {run.info.run_id: run for run in tracker.find(chorus_kind="opening")}
+    assert set(runs) == {entry["run"] for entry in entries}
+    for entry in entries:
+        run = runs[entry["run"]]
+        assert (run.data.tags["chorus.why"], run.info.status) == (entry["why"], "FINISHED")
+    told = read_json(Path(tracker.client.download_artifacts(entries[0]["run"], "test.json", str(made.root))))
+    assert (told["split"], told["images"], told["shipped"]["name"]) == ("test", 64, "weighted")
+    assert [arm["name"] for arm in told["arms"]] == ["mlp/r0", "mlp/r1", "weighted"]
+    # By images of that split, and no other's: measured again by hand.
+    ruler, extractor = store.read_ruler(made.reference, "pixels"), load_extractors(made.reference, ["pixels"])["pixels"]
+    sampler = load_sampler(read_json(made.chosen / "recipe.json")["recipe"], made.snapshot)
+    found = extractor.features(draw(sampler, 200, seed=derive_seed(3, "test", "weighted")))
+    real = extractor.features(np.array(load_split(made.prepared, "test").images))
+    wanted = frechet.distance(ruler.see(found.moments), ruler.see(real.moments))
+    assert told["arms"][2]["metrics"][ruler.name] == pytest.approx(wanted)
+    assert (tree_hash(made.reference), tree_hash(made.report)) == before
+
+
+def test_an_opening_that_fails_is_written_down_all_the_same(made: Project) -> None:
+    (made.prepared / "test.npy").rename(made.root / "kept.npy")
+    opened = made.openings.read_text().count("\n") if made.openings.exists() else 0
+    try:
+        with pytest.raises(ChorusError, match=r"test\.npy is missing"):
+            opening.run(made, "Ann", "a look")
+    finally:
+        (made.root / "kept.npy").rename(made.prepared / "test.npy")
+    assert made.openings.read_text().count("\n") == opened + 1
+    last = Tracker(made.root).find(chorus_kind="opening")[0]
+    assert last.info.status == "FAILED"
