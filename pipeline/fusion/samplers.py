@@ -128,11 +128,15 @@ class CandidateSampler(Sampler):
     def images(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Map B×latent, and B labels where the generator is conditional, to B×C×H×W in [-1, 1].
 
-        A pass takes no more than a block, however many rows a sampler around this one asks for.
+        A pass takes no more than a block, however many rows a sampler around this one asks for. Raises `ChorusError`
+        where the generator puts out what is no number: as bytes that would be black pixels, and nobody would know.
         """
         given = [z] if y is None or not self.classes else [z, y]
         batches = zip(*(values.to(self.device).split(BLOCK) for values in given), strict=True)
-        return torch.cat([self.network(*batch) for batch in batches])
+        images = torch.cat([self.network(*batch) for batch in batches])
+        if not bool(images.isfinite().all()):
+            raise ChorusError("the generator puts out NaN or infinity: its weights are damaged")
+        return images
 
     def at(self, rows: Tensor, seed: int, labels: Tensor | None = None) -> Tensor:
         classes = classes_of(rows, self.shares, seed) if labels is None else labels

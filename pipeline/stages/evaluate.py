@@ -107,7 +107,11 @@ def evaluate_candidate(
     params = project.params
     _, member, snapshot = candidate.split("/")
     sampler = CandidateSampler(load_generator(weights / candidate, runtime.device)[0], runtime.device)
-    images, asked = measured_images(project, candidate, sampler)
+    try:
+        images, asked = measured_images(project, candidate, sampler)
+    except ChorusError as error:
+        remedy = f"train its family anew: `dvc repro --force train@{candidate.partition('/')[0]}`, or leave it out"
+        raise ChorusError(f"{candidate}: {error}; {remedy}") from None
     metrics: dict[str, float] = {}
     warnings: list[str] = []
     if bool((images == images[:1]).all()):

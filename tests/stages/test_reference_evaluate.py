@@ -227,6 +227,15 @@ def test_a_generator_of_one_image_is_measured_and_named(made: Project, tmp_path:
     assert "warning: gan/r0/000000512: all 100 images are equal" in capsys.readouterr().out
 
 
+def test_a_generator_that_puts_out_no_numbers_is_refused_by_name(made: Project, tmp_path: Path) -> None:
+    target = copy_of(made, tmp_path)
+    write_members(target, scale=float("nan"))
+    with pytest.raises(
+        ChorusError, match=r"gan/r0/000000512: the generator puts out NaN .* `dvc repro --force train@gan`"
+    ):
+        evaluate.run(target, "gan")
+
+
 def test_weights_that_do_not_fit_the_roster_are_refused(made: Project, tmp_path: Path) -> None:
     target = copy_of(made, tmp_path)
     roster = target.family_folder("gan") / "family.json"
