@@ -45,5 +45,6 @@ def quarantine(path: Path) -> Iterator[Quarantine]:
 
 
 def printable(name: str) -> str:
-    """Return a file's name as Unicode: bytes that are none become escapes."""
-    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    """Return a file's name as Unicode that only shows: other bytes become escapes, and so does what moves a cursor."""
+    text = name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

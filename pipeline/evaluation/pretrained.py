@@ -21,6 +21,7 @@ from pipeline.errors import ChorusError
 from pipeline.files import file_hash
 
 DINOV2_CODE = "facebookresearch/dinov2"
+DINOV2_COMMIT = "7764ea0f912e53c92e82eb78a2a1631e92725fc8"  # what is downloaded runs, so not whatever is newest
 # SHA-256 by file, of those whose publishers give none, or its beginning alone.
 DIGESTS = {
     "weights-inception-2015-12-05-6726825d.pth": "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
@@ -35,14 +36,21 @@ DIGESTS = {
 class DinoV2FromFile(FeatureExtractorDinoV2):
     """torch-fidelity's DINOv2 extractor with weights from a file, which it does not take itself.
 
-    The network's code is that of DINOv2's own repository, through torch.hub: from its cache where it is there, else
-    downloaded.
+    The network's code is one commit of DINOv2's own repository, through torch.hub: from its cache where it is there,
+    else downloaded.
     """
 
     def __init__(self, name: str, features_list: list[str], feature_extractor_weights_path: str, **_: Any) -> None:
         FeatureExtractorBase.__init__(self, name, features_list)
         self.feature_extractor_internal_dtype = torch.float32
-        self.model = torch.hub.load(DINOV2_CODE, DINOV2[name], pretrained=False, verbose=False)
+        self.model = torch.hub.load(
+            # torch.hub knows the ends of branches alone, so it cannot look for the commit first.
+            f"{DINOV2_CODE}:{DINOV2_COMMIT}",
+            DINOV2[name],
+            pretrained=False,
+            verbose=False,
+            skip_validation=True,
+        )
         self.model.load_state_dict(torch.load(feature_extractor_weights_path, map_location="cpu", weights_only=True))
 
 
@@ -134,10 +142,10 @@ def load_published(name: str, weights: Path) -> torch.nn.Module:
             torch.load(weights, map_location="cpu", weights_only=True)
         module: torch.nn.Module = published.build(name, layers, feature_extractor_weights_path=str(weights))
     except URLError as error:
-        checkout = Path(torch.hub.get_dir()) / "facebookresearch_dinov2_main"
+        checkout = Path(torch.hub.get_dir()) / f"{DINOV2_CODE.replace('/', '_')}_{DINOV2_COMMIT}"
         raise ChorusError(
             f"the code of extractor '{name}' could not be downloaded ({error.reason}); "
-            f"put a checkout of https://github.com/{DINOV2_CODE} at {checkout}"
+            f"put commit {DINOV2_COMMIT} of https://github.com/{DINOV2_CODE} at {checkout}"
         ) from None
     except (pickle.UnpicklingError, RuntimeError, KeyError, AttributeError, ValueError, EOFError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__

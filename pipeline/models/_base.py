@@ -2,11 +2,13 @@
 
 import importlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from torch import nn
 
+from pipeline.errors import ChorusError
 from pipeline.layers.judges import Identifier, Panel
 from pipeline.layers.spectral import add_spectral_norm
 
@@ -91,9 +93,15 @@ def register(architecture: Architecture) -> Architecture:
 
 
 def architecture(name: str) -> Architecture:
-    """Return a registered architecture, importing its file when it is first asked for."""
+    """Return a registered architecture, importing its file when it is first asked for.
+
+    Raises `ChorusError` for any other name: one may come from the `config.json` of a foreign snapshot.
+    """
+    if name not in _REGISTRY and name.isidentifier():
+        with suppress(ModuleNotFoundError):
+            importlib.import_module(f"{__package__}.{COMPOSITES.get(name, name)}")
     if name not in _REGISTRY:
-        importlib.import_module(f"{__package__}.{COMPOSITES.get(name, name)}")
+        raise ChorusError(f"there is no architecture {name!r} in this code")
     return _REGISTRY[name]
 
 

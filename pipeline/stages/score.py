@@ -1,5 +1,7 @@
 """Score a folder of images by the fused critic: a command, no stage of DVC."""
 
+import csv
+import io
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +13,7 @@ from pipeline.compute import set_up
 from pipeline.data.dataset import read_manifest
 from pipeline.data.decode import BadImageError, decode, to_array
 from pipeline.data.folder import EXTENSIONS
+from pipeline.data.quarantine import printable
 from pipeline.errors import ChorusError
 from pipeline.files import write_text
 from pipeline.project import Project
@@ -31,13 +34,15 @@ def run(project: Project, images: Path, out: Path | None) -> None:
         raise ChorusError(f"there is no {folder}: no member has a discriminator, or `dvc repro choose` has not run yet")
     runtime = set_up(project.params.compute)
     critic, rule = load_critic(folder, runtime.device)
-    lines = ["score,file"]
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["score", "file"])
     names: list[str] = []
     pixels: list[np.ndarray] = []
 
     def score() -> None:
         shown = torch.from_numpy(np.stack(pixels))
-        lines.extend(f"{value:.4f},{name}" for value, name in zip(critic.scores(shown, rule), names, strict=True))
+        table.writerows((f"{value:.4f}", name) for value, name in zip(critic.scores(shown, rule), names, strict=True))
         names.clear()
         pixels.clear()
 
@@ -48,13 +53,12 @@ def run(project: Project, images: Path, out: Path | None) -> None:
             score()
     if names:
         score()
-    if len(lines) == 1:
+    if text.getvalue().count("\n") == 1:
         raise ChorusError(f"{images} holds no image that can be scored (of {', '.join(e[1:] for e in EXTENSIONS)})")
-    text = "\n".join(lines) + "\n"
     if out is None:
-        print(text, end="", flush=True)
+        print(text.getvalue(), end="", flush=True)
     else:
-        write_text(out, text)
+        write_text(out, text.getvalue())
 
 
 def decoded(project: Project, folder: Path) -> Iterator[tuple[str, np.ndarray]]:
@@ -64,6 +68,6 @@ def decoded(project: Project, folder: Path) -> Iterator[tuple[str, np.ndarray]]:
         try:
             image = decode(path.read_bytes(), project.params.data.max_pixels)
         except BadImageError as error:
-            print(f"score  {path}: {error}", file=sys.stderr, flush=True)
+            print(f"score  {printable(str(path))}: {error}", file=sys.stderr, flush=True)
             continue
-        yield path.relative_to(folder).as_posix(), to_array(image, manifest["size"], manifest["channels"])
+        yield printable(path.relative_to(folder).as_posix()), to_array(image, manifest["size"], manifest["channels"])

@@ -17,7 +17,7 @@ from pipeline.evaluation.extractors import (
 )
 from pipeline.evaluation.networks import NetworkConfig, build
 from pipeline.evaluation.own import OWN
-from pipeline.evaluation.pretrained import DIGESTS, PUBLISHED, find_weights, load_published
+from pipeline.evaluation.pretrained import DIGESTS, DINOV2_COMMIT, PUBLISHED, find_weights, load_published
 from pipeline.files import file_hash, read_json, write_json
 from pipeline.params import OWN_EXTRACTORS, PRETRAINED
 
@@ -118,6 +118,18 @@ def test_cached_weights_are_taken(tmp_path: Path, monkeypatch) -> None:
         find_weights("vgg16", None)
     monkeypatch.setitem(DIGESTS, cached.name, file_hash(cached))
     assert find_weights("vgg16", None) == cached
+
+
+def test_dinov2s_code_is_one_commit(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    checkout = tmp_path / "hub" / f"facebookresearch_dinov2_{DINOV2_COMMIT}"
+    checkout.mkdir(parents=True)
+    (checkout / "hubconf.py").write_text(
+        "import torch\ndependencies = ['torch']\n"
+        "def dinov2_vits14(pretrained):\n    return torch.nn.Linear(2, 3 if pretrained else 2)\n"
+    )
+    torch.save(torch.nn.Linear(2, 2).state_dict(), tmp_path / "weights.pth")
+    assert load_published("dinov2-vit-s-14", tmp_path / "weights.pth").model.out_features == 2
 
 
 def test_every_published_file_has_its_digest() -> None:

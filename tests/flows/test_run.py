@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import yaml
 
 from flows.execution import CLEAN, FAILED, RAN, RESTORED, SKIPPED, Outcome
@@ -28,6 +29,13 @@ def test_whole_graph_equals_serial_repro(fresh: Path, done: Path, run: Run) -> N
     assert lock(fresh) == lock(done)
     assert dvc(fresh, "status", "--json").strip() == "{}"
     assert "Running stage" not in dvc(fresh, "repro")
+
+
+def test_prefects_temporary_server_listens_on_the_loopback_alone(prefect_server: str) -> None:
+    port = int(prefect_server.split(":")[2].split("/")[0])
+    processes = psutil.Process().children(recursive=True)
+    listening = [c.laddr for p in processes for c in p.net_connections() if c.status == psutil.CONN_LISTEN]
+    assert {address.ip for address in listening if address.port == port} == {"127.0.0.1"}
 
 
 def test_forced_stages_alone_and_one_at_a_time_in_one_slot(done: Path, run: Run) -> None:

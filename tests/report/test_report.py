@@ -137,11 +137,12 @@ def test_text_from_outside_is_escaped() -> None:
     made = facts()
     judged = metrics()
     judged["warnings"] = [evil]
+    judged["classes"]["names"][0] = evil
     page = render(
         dataclasses.replace(
             made,
             metrics=judged,
-            manifest={**made.manifest, "source": evil},
+            manifest={**made.manifest, "source": evil, "classes": [evil, *made.manifest["classes"][1:]]},
             quarantine=[(evil, evil)],
             lineage={evil: evil},
             details={evil: {evil: evil}},
@@ -150,7 +151,7 @@ def test_text_from_outside_is_escaped() -> None:
         )
     )
     assert evil not in page
-    assert page.count("&lt;script&gt;") >= 11
+    assert page.count("&lt;script&gt;") >= 12
 
 
 def test_page_without_judges_floors_curves_or_classes() -> None:

@@ -143,7 +143,8 @@ def test_a_folder_of_images_is_scored(
     gate = np.array(load_split(fused.prepared, "gate").images[:3])
     images = tmp_path / "images"
     (images / "below").mkdir(parents=True)
-    for name, pixels in zip(("a.png", "b.png", "below/c.png"), gate, strict=True):
+    names = ("a.png", "b\x1b[2J,.png", "below/c\n\udce9.png")
+    for name, pixels in zip(names, gate, strict=True):
         Image.fromarray(pixels[0]).save(images / name)
     (images / "broken.png").write_bytes(b"nothing")
     (images / "notes.txt").write_text("no image")
@@ -152,7 +153,8 @@ def test_a_folder_of_images_is_scored(
     assert "broken.png: not a readable" in capsys.readouterr().err
     critic, rule = load_critic(fused.chosen / "critic")
     scores = critic.scores(torch.from_numpy(gate), rule).tolist()
-    lines = [f"{score:.4f},{name}" for score, name in zip(scores, ("a.png", "b.png", "below/c.png"), strict=True)]
+    shown = ("a.png", '"b\\x1b[2J,.png"', "below/c\\n\\xe9.png")
+    lines = [f"{score:.4f},{name}" for score, name in zip(scores, shown, strict=True)]
     assert (tmp_path / "scores.csv").read_text().splitlines() == ["score,file", *lines]
     assert main(["score", str(images)]) == 0
     assert capsys.readouterr().out.splitlines() == ["score,file", *lines]
