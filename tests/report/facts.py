@@ -315,6 +315,7 @@ def facts() -> Facts:
             "channels": 1,
             "classes": list("0123456789"),
             "counts": {"train": 899, "val": 359, "gate": 270, "test": 269},
+            "class_counts": {split: [count] * 10 for split, count in (("train", 90), ("val", 36), ("gate", 27))},
             "duplicates": 0,
             "quarantined": 2,
             "hash": "ab" * 32,
