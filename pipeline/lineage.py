@@ -44,6 +44,11 @@ def read_lineage(root: Path, *without: str) -> Lineage:
     return Lineage(commit, tuple(filter(None, changed)), lock, outputs)
 
 
+def origin(root: Path) -> str:
+    """Return the address that the checkout was cloned from, nothing where there is none."""
+    return _git(root, "remote", "get-url", "origin").strip()
+
+
 def lock_entries(root: Path, without: Collection[str]) -> dict[str, Any]:
     """Return the entries of `dvc.lock` but those of some stages, none where there is no such file."""
     try:

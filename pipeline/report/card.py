@@ -89,8 +89,8 @@ def limits(metrics: Mapping[str, Any]) -> list[str]:
                 f"A fresh classifier tells {row['share']:.1%} of its images and real ones rightly; 50 % is a guess."
             )
     found.append(
-        f"Distances are to {metrics['floor_images'][1]:,} held-out images of the same source: they say nothing of other "
-        "images, and their intervals do not contain how results vary when all members are trained anew."
+        f"Distances are to {metrics['floor_images'][1]:,} held-out images of the same source: they say nothing of "
+        "other images, and their intervals do not contain how results vary when all members are trained anew."
     )
     return found
 

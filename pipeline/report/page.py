@@ -5,7 +5,7 @@ import hashlib
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline.params.redaction import redact
-from pipeline.report import certainty, charts, tables
+from pipeline.report import certainty, charts, drift, tables
 
 FOLDER = Path(__file__).parent
 EXAMINED = ("real", "winner", "member")  # CSS classes of the arms that are looked at closely, in their order
@@ -31,7 +31,8 @@ class Facts:
     their nearest training images, by what drew them. failed: why members failed, after how many thousand training
     images and in which rung, by name. lineage: what the result was made from, by name. details: longer lists of that,
     by title. race: `table.json` of each later rung, in their order. siblings: what became of those that
-    members divided into in the last rung, as in `strategies.json`.
+    members divided into in the last rung, as in `strategies.json`. drift: how the data differ from those of another
+    version, as `pipeline.stages._drift` tells it. links: addresses of what the lineage names, by the same names.
     """
 
     model: str
@@ -52,6 +53,8 @@ class Facts:
     nearest: Mapping[str, bytes]
     race: Sequence[Mapping[str, Any]] = ()
     siblings: Sequence[Mapping[str, Any]] = ()
+    drift: Mapping[str, Any] | None = None
+    links: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,7 @@ def render(facts: Facts) -> str:
         classes=[(row, covered(row)) for row in tables.class_rows(facts.metrics["classes"])],
         examined=EXAMINED,
         curves=learning_curves(facts.histories),
+        drift=drift.told(facts.drift, facts.manifest),
     )
     return redact(page)
 

@@ -279,6 +279,24 @@ def students() -> dict[str, Any]:
     return {"schema": 1, "decided_by": "rfd_selection", "tolerance": 0.1, "shipped": shipped, "rows": rows}
 
 
+def drift() -> dict[str, Any]:
+    """Return how the data differ from those of the champion: one class is new, another has become rare."""
+    now, before = [0.1] * 10, [None, *[1 / 9] * 8, 0.15]
+    rows = [
+        {"name": str(i), "share": share, "before": was} for i, (share, was) in enumerate(zip(now, before, strict=True))
+    ]
+    return {
+        "version": "2",
+        "champion": True,
+        "known": True,
+        "same": False,
+        "source": "digits",
+        "counts": {"train": 800, "val": 320, "gate": 240, "test": 240},
+        "pixels": {"distance": 0.0142, "chance": 0.0051, "deviation": 0.0008, "changed": True},
+        "classes": {"rows": rows, "variation": 0.123, "p_value": 2e-9, "changed": True},
+    }
+
+
 def history(seed: int) -> list[dict[str, float]]:
     random = np.random.default_rng(seed)
     return [
@@ -345,6 +363,11 @@ def facts() -> Facts:
             "Runs of the members": {"dcgan/r0": "6" * 32},
         },
         race=[race()],
+        drift=drift(),
+        links={
+            "commit": "https://example.org/chorus/commit/" + "0f" * 20,
+            "pipeline run": "http://127.0.0.1:5000/#/runs",
+        },
         siblings=[{"family": "dcgan", "plain": 4.6, "siblings": 4.3, "kept": True}],
     )
 
