@@ -6,6 +6,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from pipeline.params.redaction import redact
 from pipeline.report import certainty, tables
 from pipeline.report.page import FOLDER
 
@@ -63,7 +64,7 @@ def card(
         limits=limits(metrics),
         lineage=lineage,
     )
-    return re.sub(r"\n{3,}", "\n\n", text)
+    return redact(re.sub(r"\n{3,}", "\n\n", text))
 
 
 def class_shares(manifest: Mapping[str, Any]) -> list[tuple[str, float]]:

@@ -17,10 +17,21 @@ def links(tracker: Tracker, parent: Run, version: Version, commit: str) -> dict[
         "version": f"{pages}/#/models/{version.model}/versions/{version.number}",
         "pipeline run": run_page(tracker, pages, parent.id),
         "model's run": run_page(tracker, pages, version.run_id),
-        "Prefect run": web_address(parent.client.get_run(parent.id).data.tags.get("prefect.url", "")),
+        "Prefect run": web_address(tags_of(parent).get("prefect.url", "")),
         "commit": commit_page(origin(tracker.root), commit),
     }
     return {name: address for name, address in found.items() if address}
+
+
+def prefect_run(parent: Run) -> dict[str, str]:
+    """Return the id of the flow run that drove this pipeline run, by the name of it; nothing where none did."""
+    flow_run = tags_of(parent).get("prefect.flow_run")
+    return {"Prefect run": flow_run} if flow_run else {}
+
+
+def tags_of(run: Run) -> dict[str, str]:
+    tags: dict[str, str] = run.client.get_run(run.id).data.tags
+    return tags
 
 
 def run_page(tracker: Tracker, pages: str, run: str) -> str:

@@ -1,6 +1,7 @@
-"""Register the chosen model, write the report and registration.json."""
+"""Register the chosen model, write the report, the model card and registration.json."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -17,15 +18,19 @@ from pipeline.lineage import Lineage, read_lineage
 from pipeline.pinning.versions import keep_partners
 from pipeline.project import FIRST, Project
 from pipeline.registry import Version
-from pipeline.report import tables
+from pipeline.report import plots, tables
+from pipeline.report.card import card, shortened
 from pipeline.report.page import Facts, render
+from pipeline.stages._drift import drift_since, remember
 from pipeline.stages._failures import failures, in_words
+from pipeline.stages._links import links, prefect_run
 from pipeline.stages._verdict import check_verdict, promote_if_passed, read_verdict, verdict_tags
 from pipeline.tracking import Run, Tracker
 
 SCHEMA = 1
 NOT_OF_THE_MODEL = ("register", "gate")  # stages that took no part in making it
-LISTED = 10  # quarantined files that the report names
+DESCRIPTION = 5000  # characters that the registry holds of a version's description
+LISTED = 10  # quarantined or changed files that the report names
 
 
 @dataclass(frozen=True)
@@ -72,14 +77,20 @@ class Inputs:
 
 
 def run(project: Project) -> None:
-    """Register `models/chosen` unless a version holds it; write `report/report.html` and `registration.json`."""
+    """Register `models/chosen` unless a version holds it; write `report/report.html`, `report/card.md` and
+    `registration.json`.
+    """
     inputs = Inputs(project)
     tracker = Tracker(project.root)
     parent = tracker.pipeline()
+    write_text(project.report / "card.md", card_of(inputs))
+    write_plots(inputs)
     version = ensure_version(project, tracker, inputs)
+    remember(project, tracker, version)
     mark_reused(project, tracker, parent)
     report = project.report / "report.html"
-    write_text(report, render(gather(inputs, version, parent, trained_by(project, tracker))))
+    write_text(report, render(gather(inputs, version, parent, tracker)))
+    Run(tracker.client, version.run_id).file(report)
     log_to_parent(project, parent, inputs, version)
     write_json(
         project.registration,
@@ -106,7 +117,7 @@ def ensure_version(project: Project, tracker: Tracker, inputs: Inputs) -> Versio
     with registry.packed(project.chosen) as (content, identity):
         check_verdict(inputs.verdict, identity)
         version = registry.find_version(tracker, model, identity)
-        tags, description = version_tags(inputs), tables.verdict(inputs.metrics, inputs.recipe)
+        tags, description = version_tags(inputs), shortened(card_of(inputs), DESCRIPTION)
         if version is not None:
             # The same model may have been judged anew, on other images or by other judges.
             registry.describe(tracker, version, tags, description)
@@ -115,8 +126,49 @@ def ensure_version(project: Project, tracker: Tracker, inputs: Inputs) -> Versio
                 child.metrics(tables.shipped(inputs.metrics)["metrics"])
                 keep_partners(child, inputs.recipe, project.snapshot)
                 version = registry.create_version(tracker, child, model, content, identity, tags, description)
+    Run(tracker.client, version.run_id).file(project.report / "card.md")
     registry.set_candidate(tracker, version)
     return version
+
+
+def card_of(inputs: Inputs) -> str:
+    """Return the model card of what is registered."""
+    return card(
+        inputs.project.params.register_.model,
+        metrics=inputs.metrics,
+        gate=inputs.verdict,
+        strategies=inputs.strategies,
+        recipe=inputs.recipe,
+        manifest=inputs.manifest,
+        failed={name: fault["reason"] for name, fault in failures(inputs.project).items()},
+        lineage=made_from(inputs),
+    )
+
+
+def write_plots(inputs: Inputs) -> None:
+    """Write what `dvc metrics` and `dvc plots` show: report/summary.json and the rows in report/plots."""
+    report = inputs.project.report
+    write_json(report / "summary.json", plots.summary(inputs.metrics))
+    write_json(report / "plots" / "distances.json", plots.distances(inputs.metrics))
+    write_json(report / "plots" / "curves.json", plots.curves(histories(inputs.project)))
+
+
+def histories(project: Project) -> dict[str, list[dict[str, float]]]:
+    """Return what training wrote down, by FAMILY/MEMBER."""
+    return {name: read_json(folder / "history.json") for name, folder in members_of(project).items()}
+
+
+def made_from(inputs: Inputs) -> dict[str, str]:
+    """Return what the model was made from, by name."""
+    lineage = inputs.lineage
+    return {
+        "commit": lineage.commit,
+        "changed files": some_of(lineage.changed) or "none",
+        "data": inputs.manifest["hash"],
+        "lock entries": lineage.lock,
+        "chorus": installed("chorus"),
+        "torch": installed("torch"),
+    }
 
 
 def version_tags(inputs: Inputs) -> dict[str, str]:
@@ -136,6 +188,12 @@ def version_tags(inputs: Inputs) -> dict[str, str]:
         tags[f"{metrics['split']}.{row.metric}"] = f"{row.shipped:.6g}"
         tags[f"{metrics['split']}.{row.metric}.best_member"] = f"{row.member:.6g}"
     return tags | verdict_tags(inputs.verdict)
+
+
+def some_of(names: Sequence[str]) -> str:
+    """Return the first names and how many more there are."""
+    more = len(names) - LISTED
+    return ", ".join(names[:LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
 def mark_reused(project: Project, tracker: Tracker, parent: Run) -> None:
@@ -188,7 +246,8 @@ def log_to_parent(project: Project, parent: Run, inputs: Inputs, version: Versio
     )
     parent.dataset(inputs.manifest)
     choices = (project.fused / "strategies.json", project.chosen / "students.json")
-    for path in (project.report / "report.html", project.report / "metrics.json", project.verdict, *choices):
+    written = [project.report / name for name in ("report.html", "card.md", "metrics.json")]
+    for path in (*written, project.verdict, *choices):
         parent.file(path)
     for folder in (project.report / "figures", project.gate_pictures):
         parent.file(folder)
@@ -199,8 +258,8 @@ def log_to_parent(project: Project, parent: Run, inputs: Inputs, version: Versio
         parent.tag(chorus_failed=in_words(failed))
 
 
-def gather(inputs: Inputs, version: Version, parent: Run, runs: dict[str, str]) -> Facts:
-    """Collect what the report tells; `runs` are the members'."""
+def gather(inputs: Inputs, version: Version, parent: Run, tracker: Tracker) -> Facts:
+    """Collect what the report tells."""
     project, lineage = inputs.project, inputs.lineage
     lines = (project.prepared / "quarantine.jsonl").read_text(encoding="utf-8").splitlines()[:LISTED]
     quarantined = [json.loads(line) for line in lines]
@@ -215,7 +274,7 @@ def gather(inputs: Inputs, version: Version, parent: Run, runs: dict[str, str]) 
         recipe=inputs.recipe,
         manifest=inputs.manifest,
         quarantine=[(printable(row["id"]), row["reason"]) for row in quarantined],
-        histories={name: read_json(folder / "history.json") for name, folder in members_of(project).items()},
+        histories=histories(project),
         failed={
             name: (fault["reason"], fault["nimg"] / 1000, fault["rung"]) for name, fault in failures(project).items()
         },
@@ -223,17 +282,16 @@ def gather(inputs: Inputs, version: Version, parent: Run, runs: dict[str, str]) 
         nearest=nearest(project.report / "figures", inputs.metrics),
         lineage={
             "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-            "commit": lineage.commit,
-            "changed files": ", ".join(lineage.changed) or "none",
-            "data": inputs.manifest["hash"],
-            "lock entries": lineage.lock,
+            "version": f"{version.model} {version.number}",
+            **made_from(inputs),
             "content": version.content,
             "pipeline run": parent.id,
             "model's run": version.run_id,
-            "chorus": installed("chorus"),
-            "torch": installed("torch"),
+            **prefect_run(parent),
         },
-        details={"Lock entries": lineage.outputs, "Runs of the members": runs},
+        details={"Lock entries": lineage.outputs, "Runs of the members": trained_by(project, tracker)},
+        drift=drift_since(project, tracker, version),
+        links=links(tracker, parent, version, lineage.commit),
         race=[read_json(path) for path in race_tables(project)],
         siblings=inputs.strategies.get("siblings", []),
     )
@@ -245,15 +303,17 @@ def race_tables(project: Project) -> list[Path]:
 
 
 def pictures(figures: Path, metrics: dict[str, Any]) -> dict[str, bytes]:
-    """Return the sheets of real images, of the best member, of the fusion and of a student in its place by caption."""
+    """Return the sheets of real images, of the best member and, where a student is shipped, of its teacher, by caption.
+
+    What is shipped is among what the gate drew.
+    """
     member, winner, shipped = metrics["best_member"], metrics["winner"], metrics["shipped"]
     files = {
         "Real images": figures / "real.png",
         f"The best member: {member}": figures / "member" / f"{member.replace('/', '-')}.png",
-        f"The fusion: {winner}": figures / "strategy" / f"{winner}.png",
     }
     if shipped["kind"] == "student":
-        files[f"Its student: {shipped['name']}"] = figures / "student" / f"{shipped['name']}.png"
+        files[f"The fusion that it learnt from: {winner}"] = figures / "strategy" / f"{winner}.png"
     return {caption: path.read_bytes() for caption, path in files.items()}
 
 

@@ -15,6 +15,7 @@ from pipeline.files import read_json, tree_hash, write_json
 from pipeline.project import Project
 from pipeline.stages import register, verify
 from pipeline.tracking import PIPELINE_RUN, Tracker
+from tests.factories import write_prepared
 from tests.factories_fused import PARAMS, write_fused, write_judgement, write_project, write_verdict
 
 
@@ -92,7 +93,9 @@ def test_writes_version_report_registration_and_runs(project: Project) -> None:
     assert version.tags["gate.fd16_selfsup"] == "1.5"
     assert version.tags["gate.fd16_selfsup.best_member"] == "2"
     assert version.tags["chorus.data"] == read_json(project.prepared / "manifest.json")["hash"]
+    assert version.description == (project.report / "card.md").read_text()
     assert "nearer to real images" in version.description
+    assert f"- commit: `{version.tags['chorus.commit']}`" in version.description
     page = (project.root / said["report"]).read_text()
     assert "version 1" in page
     assert "a.png: truncated" in page
@@ -103,9 +106,22 @@ def test_writes_version_report_registration_and_runs(project: Project) -> None:
     assert parent.data.metrics["fd16_selfsup/weighted"] == 1.5
     assert parent.inputs.dataset_inputs
     stored = {file.path for file in tracker.client.list_artifacts(parent.info.run_id)}
-    assert stored == {"report.html", "metrics.json", "gate.json", "strategies.json", "students.json", "figures", "gate"}
+    assert stored == {
+        "report.html",
+        "card.md",
+        "metrics.json",
+        "gate.json",
+        "strategies.json",
+        "students.json",
+        "figures",
+        "gate",
+    }
     [model_run] = tracker.find(chorus_kind="fused", mlflow_parentRunId=parent.info.run_id)
     assert (model_run.info.run_id, model_run.info.status) == (said["run_id"], "FINISHED")
+    with_version = {file.path for file in tracker.client.list_artifacts(said["run_id"])}
+    assert with_version == {"card.md", "report.html", "data", "partners"}
+    assert f'href="http://127.0.0.1:5000/#/experiments/{tracker.experiment}/runs/{parent.info.run_id}"' in page
+    assert 'href="http://127.0.0.1:5000/#/models/chorus/versions/1"' in page
 
 
 def test_same_content_is_registered_once(project: Project) -> None:
@@ -136,10 +152,17 @@ def test_new_content_makes_a_version_and_old_content_finds_its_own(project: Proj
     write_verdict(project.root)
     register.run(project)
     assert read_json(project.registration)["version"] == "2"
+    page = project.report / "report.html"
+    assert "The prepared images are those of version 1, byte by byte." in page.read_text()
     write_fused(project.chosen)
     write_verdict(project.root)
+    write_prepared(project.prepared, n_train=300, classes=("a", "b", "d"), seed=3)
     register.run(project)
     assert read_json(project.registration)["version"] == "1"
+    told = page.read_text()
+    assert "There are 300 training images; version 2 had 256." in told
+    assert "no more than chance explains" in told
+    assert "new: d; gone: c." in told
     assert registry.alias_number(Tracker(project.root), "chorus") == "1"
     assert len(versions(project)) == 2
 
