@@ -16,6 +16,7 @@ from rich.table import Table
 
 from pipeline import moves, registry
 from pipeline.errors import ChorusError
+from pipeline.params.redaction import redact
 from pipeline.project import Project
 from pipeline.signed import moment
 from pipeline.tracking import Tracker
@@ -182,10 +183,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         print(command(options, Path.cwd()))
     except ChorusError as error:
-        print(f"chorus: {error}", file=sys.stderr)
+        print(f"chorus: {redact(str(error))}", file=sys.stderr)
         return 2
     except MlflowException as error:
-        print(f"chorus: the registry does not answer: {error}", file=sys.stderr)
+        print(f"chorus: the registry does not answer: {redact(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

@@ -70,8 +70,8 @@ def arm_table(metrics: dict[str, Any]) -> Table | None:
 
 
 def closing_lines(root: Path, metrics: dict[str, Any], registration: dict[str, Any]) -> list[str]:
-    """Return the winner, a student shipped in its place, how sure its difference to the best member is, the registered
-    version and the report, if each is known.
+    """Return the winner, a student shipped in its place, how sure its difference to the best member is, the gate's
+    verdict, the registered version and the report, if each is known.
     """
     lines = []
     if winner := registration.get("strategy") or metrics.get("winner"):
@@ -80,12 +80,29 @@ def closing_lines(root: Path, metrics: dict[str, Any], registration: dict[str, A
         lines.append(f"shipped     student {shipped['name']}")
     if shipped and metrics.get("intervals"):
         lines.append(f"certainty   {certainty.sentence(metrics)}")
+    if told := gate_line(_read(root / "report" / "gate.json")):
+        lines.append(f"gate        {told}")
     if version := registration.get("version"):
         lines.append(f"registered  {registration.get('model', 'model')} version {version}")
     report = root / str(registration.get("report", "report/report.html"))
     if report.is_file():
         lines.append(f"report      {report}")
     return lines
+
+
+def gate_line(verdict: dict[str, Any]) -> str | None:
+    """Return the verdict, the rules that failed and the champion, of `report/gate.json`; None where that is empty."""
+    if "passed" not in verdict:
+        return None
+    failed = [rule["name"] for rule in verdict["rules"] if rule["verdict"] == "failed"]
+    champion = verdict["champion"]
+    if champion is None:
+        against = "there is no champion yet"
+    elif champion["itself"]:
+        against = f"it is the champion, version {champion['version']}"
+    else:
+        against = f"the champion is version {champion['version']}"
+    return f"{'failed: ' + ', '.join(failed) if failed else 'passed'}; {against}"
 
 
 def print_summary(root: Path, outcomes: Sequence[Outcome], console: Console | None = None) -> None:

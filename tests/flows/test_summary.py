@@ -69,6 +69,24 @@ def test_how_sure_the_difference_is(tmp_path: Path) -> None:
     assert f"certainty   {told}" in closing_lines(tmp_path, judged, {})
 
 
+@pytest.mark.parametrize(
+    ("champion", "failed", "told"),
+    [
+        (None, [], "gate        passed; there is no champion yet"),
+        ({"version": "2", "itself": False}, [], "gate        passed; the champion is version 2"),
+        ({"version": "2", "itself": False}, ["recall", "smoke"], "failed: recall, smoke; the champion is version 2"),
+        ({"version": "3", "itself": True}, [], "gate        passed; it is the champion, version 3"),
+    ],
+)
+def test_what_the_gate_says(tmp_path: Path, champion: dict[str, Any] | None, failed: list[str], told: str) -> None:
+    rules = [{"name": name, "verdict": "failed"} for name in failed] + [{"name": "size", "verdict": "passed"}]
+    verdict = {"passed": not failed, "rules": rules, "champion": champion}
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "gate.json").write_text(json.dumps(verdict))
+    [line] = closing_lines(tmp_path, {}, {})
+    assert told in line
+
+
 def test_old_results_are_not_shown_for_a_failed_run(tmp_path: Path) -> None:
     (tmp_path / "report").mkdir()
     (tmp_path / "report" / "metrics.json").write_text(json.dumps(METRICS))

@@ -1,6 +1,7 @@
 """The gate stage and the opening of the test split, on a small project with a registry of its own."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -127,10 +128,9 @@ def test_an_altered_champion_cannot_be_measured(made: Project, tmp_path: Path, f
     assert ("damaged" in champion.problem) == (file == "generator.safetensors")
 
 
-def test_a_package_that_does_not_load_is_a_fault_and_no_exception(tmp_path: Path) -> None:
-    write_fused(tmp_path / "chosen")
-    with registry.packed(tmp_path / "chosen") as (content, _):
-        package = registry.write_candidate(content, tmp_path)
+def test_a_package_that_does_not_load_is_a_fault_and_no_exception(made: Project, tmp_path: Path) -> None:
+    package = tmp_path / "package"
+    shutil.copytree(next((made.root / "mlartifacts").rglob("MLmodel")).parent, package)
     for path in package.rglob("recipes.py"):
         path.write_text("import pipeline.recipes\n")
     (tmp_path / "out").mkdir()
