@@ -94,17 +94,22 @@ def fetch_whole(tracker: Tracker, model: str, number: str, folder: Path) -> tupl
     path = fetch(tracker, model, number, folder)
     if path is None:
         return None, "its artefacts are lost"
+    fault = fault_of(path, tags_of(tracker, model, number))
+    return (path, None) if fault is None else (None, fault)
+
+
+def fault_of(path: Path, tags: Mapping[str, str]) -> str | None:
+    """Return why a downloaded version is not what was registered with these tags, None where it is; drop bytecode."""
     # Python would run it in place of the code that is compared here.
     for cache in list(path.rglob("__pycache__")):
         shutil.rmtree(cache)
     if not all((path / name).is_file() for name in ("MLmodel", "model.py")):
-        return None, "its package is not complete"
-    tags = tags_of(tracker, model, number)
+        return "its package is not complete"
     if tree_hash(path / "artifacts" / "fused") != tags.get(CONTENT):
-        return None, "its artefacts are damaged: their hash is not the one that it was registered under"
+        return "its artefacts are damaged: their hash is not the one that it was registered under"
     if tags.get(PACKAGE, package := package_hash(path)) != package:
-        return None, "its package was altered: code or configuration is not what was registered"
-    return path, None
+        return "its package was altered: code or configuration is not what was registered"
+    return None
 
 
 def package_hash(path: Path) -> str:

@@ -14,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from PIL import Image
 
 from pipeline import registry
 from pipeline.__main__ import main
-from pipeline.stages import _shipped
+from pipeline.packaged.folder import signature
 from pipeline.tracking import Tracker
 from tests.factories_fused import CONFIG, write_fused
 from tests.test_registry import register
@@ -167,6 +168,13 @@ def test_wrong_input_is_the_clients_fault_and_says_why(
     assert words in (message if isinstance(body, bytes) else json.loads(message)["message"])
 
 
+def test_requests_at_the_same_time_do_not_mix(server: tuple[int, psutil.Process]) -> None:
+    bodies = [{"dataframe_records": [{"label": -1}] * 50, "params": {"seed": seed}} for seed in range(8)]
+    alone = [ask(server[0], body) for body in bodies]
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(lambda body: ask(server[0], body), bodies)) == alone
+
+
 def test_another_type_of_content_is_refused(server: tuple[int, psutil.Process]) -> None:
     status, message = ask(server[0], {"dataframe_records": [{"label": 1}]}, "application/x-www-form-urlencoded")
     assert status == 415
@@ -243,7 +251,9 @@ def test_nothing_of_an_altered_version_is_used(
     try:
         DAMAGE[damage](package)
         assert sample(MODEL, tmp_path / "out") == 2
-        assert "chorus version 1 are not those that were registered" in capsys.readouterr().err
+        assert re.search(
+            "chorus version 1 is not used: its (artefacts are damaged|package was altered)", capsys.readouterr().err
+        )
         [version] = Tracker(root).client.search_model_versions("name = 'chorus'")
         assert registry.find_version(Tracker(root), "chorus", version.tags[registry.CONTENT]) is None
     finally:
@@ -258,7 +268,7 @@ def test_bytecode_in_the_store_is_not_run(root: Path, tmp_path: Path) -> None:
     cache.mkdir(exist_ok=True)
     (cache / f"samplers.{sys.implementation.cache_tag}.pyc").write_bytes(b"other code")
     [version] = Tracker(root).client.search_model_versions("name = 'chorus'")
-    _shipped.check(copy, version)
+    assert registry.fault_of(copy, version.tags) is None
     assert not list(copy.rglob("*.pyc"))
 
 
@@ -272,10 +282,14 @@ class Harmful(mlflow.pyfunc.PythonModel):
         return model_input
 
 
-def test_a_pickled_model_is_not_unpickled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    mlflow.pyfunc.save_model(tmp_path / "model", python_model=Harmful(), pip_requirements=["mlflow"])
+@pytest.mark.parametrize(("ours", "words"), [(True, "pickle is disallowed"), (False, "packed by another program")])
+def test_a_pickled_model_is_not_unpickled(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], ours: bool, words: str
+) -> None:
+    named = {"signature": signature()} if ours else {}
+    mlflow.pyfunc.save_model(tmp_path / "model", python_model=Harmful(), pip_requirements=["mlflow"], **named)
     assert sample(str(tmp_path / "model"), tmp_path / "out") == 2
-    assert "pickle is disallowed" in capsys.readouterr().err
+    assert words in capsys.readouterr().err
     assert not Path("unpickled").exists()
 
 

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -84,7 +83,8 @@ def _registered(address: str, root: Path, temporary: Path) -> Shipped:
         folder = Path(download_artifacts(artifact_uri=source, dst_path=str(temporary), tracking_uri=uri))
     except (MlflowException, OSError) as error:
         raise ChorusError(f"{address} cannot be fetched: {error}") from None
-    check(folder, version)
+    if fault := registry.fault_of(folder, version.tags):
+        raise ChorusError(f"{version.name} version {version.version} is not used: {fault}")
     return _packaged(folder, f"{version.name} version {version.version}")
 
 
@@ -98,38 +98,20 @@ def _version(client: "MlflowClient", address: str) -> "ModelVersion":
     return client.get_model_version(name, number)
 
 
-def check(folder: Path, version: "ModelVersion") -> None:
-    """Raise `ChorusError` unless a fetched version is what was registered, byte by byte.
-
-    Bytecode beside the code goes: Python would run it in place of the code that was compared.
-    """
-    for cache in list(folder.rglob("__pycache__")):
-        shutil.rmtree(cache)
-    said = version.tags.get(registry.CONTENT)
-    where = f"{version.name} version {version.version}"
-    if said is None:
-        raise ChorusError(f"{where} was not registered by Chorus: it has no tag {registry.CONTENT}")
-    packed = version.tags.get(registry.PACKAGE)
-    whole = packed in (None, registry.package_hash(folder))
-    if not whole or tree_hash(folder / "artifacts" / "fused") != said:
-        raise ChorusError(f"the files of {where} are not those that were registered: damaged or altered; use another")
-
-
 def _packaged(folder: Path, name: str) -> Shipped:
     import mlflow.pyfunc
     import pandas as pd
     from mlflow.exceptions import MlflowException
+    from mlflow.models import Model
 
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
     try:
+        schema = Model.load(str(folder)).get_params_schema()
+        if "first" not in {param.name for param in (schema.params if schema else [])}:
+            raise ChorusError("it was packed by another program, or by an older Chorus: `dvc repro` registers it anew")
         model = mlflow.pyfunc.load_model(str(folder))
     except Exception as error:  # what a damaged or foreign package raises is not bounded
         raise ChorusError(f"{name} does not load: {error}") from None
-    schema = model.metadata.get_params_schema()
-    if "first" not in {param.name for param in (schema.params if schema else [])}:
-        raise ChorusError(
-            f"{name} was packed by another program or an older Chorus: run `dvc repro` to register it anew"
-        )
 
     def draw(first: int, count: int, seed: int, label: int) -> np.ndarray:
         rows = pd.DataFrame({"label": [label] * count})
