@@ -1,7 +1,7 @@
 """The law of ensembles: what K members are worth, predicted from two of them, on data whose modes are known.
 
-    python benchmarks/ensemble_law.py run --data FOLDER --work FOLDER [--repetitions 2] [--full]
-    python benchmarks/ensemble_law.py table [--figure docs/pictures/ensemble_law.png] [--full]
+    python benchmarks/ensemble_law.py run --data FOLDER --work FOLDER [--repetitions 2] [--grid narrow]
+    python benchmarks/ensemble_law.py table [--figure docs/pictures/ensemble_law.png] [--grid narrow]
 
 FOLDER of --data holds MNIST in torchvision's layout. One recipe is trained on Stacked-MNIST (1,000 modes): for each K
 of 1, 2, 4, 8, 16 half of the members that share the largest budget between K. The other half are snapshots of those
@@ -11,7 +11,8 @@ members with equal weights are measured on 26,000 images; a classifier of single
 All of them are predicted from two members: distances by the ambiguity identity, the modes found and KL from how the two
 differ from mode to mode (benchmarks/law.py). Lines are appended to benchmarks/results/ensemble_law.jsonl, a repetition
 at a time; a run that was ended goes on with the training that it was at.
---full: four times the budget, wider networks and replicas trained as one, for a GPU. It has not been run.
+--grid: `narrow` has networks of half the width, which stop getting better within the budget; `full` is for a GPU, with
+four times the budget, wider networks and replicas that are trained as one. It has not been run.
 """
 
 import argparse
@@ -65,8 +66,11 @@ class Grid:
         return {**recipe, "width": self.width, **own}
 
 
-REDUCED = Grid("ensemble_law", 25.6, 16, "sequential")
-FULL = Grid("ensemble_law-full", 102.4, 64, "fused")
+GRIDS = {
+    "reduced": Grid("ensemble_law", 25.6, 16, "sequential"),
+    "narrow": Grid("ensemble_law-narrow", 25.6, 8, "sequential"),
+    "full": Grid("ensemble_law-full", 102.4, 64, "fused"),
+}
 
 
 def sizes_at(level: int) -> list[int]:
@@ -151,9 +155,9 @@ def main() -> None:
     running.add_argument("--repetitions", type=int, default=2)
     showing.add_argument("--figure", type=Path)
     for command in (running, showing):
-        command.add_argument("--full", action="store_true")
+        command.add_argument("--grid", choices=GRIDS, default="reduced")
     chosen = parser.parse_args()
-    grid = FULL if chosen.full else REDUCED
+    grid = GRIDS[chosen.grid]
     if chosen.command == "run":
         run(chosen, grid)
         return

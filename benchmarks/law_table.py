@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, pstdev
 
@@ -60,7 +61,7 @@ class Results:
 
     def predicted(self, cell: Cell) -> Values:
         """Return the mean over repetitions of what the two members predict; where one reached the budget, it alone."""
-        named = (line for line in self.pairs if line["level"] == cell.level and tuple(line["members"]) == PAIR)
+        named = (line for line in self.pairs if line["level"] == cell.level and is_named(line))
         found = [self.by_pair(line, cell.size) for line in named]
         if not found:
             found = [predict(one, one, one, cell.size) for one in self.alone(cell.level)]
@@ -79,6 +80,11 @@ class Results:
         """Return what a pair predicts."""
         one, other = (self.members[pair["seed"], pair["level"], name] for name in pair["members"])
         return predict(one, other, pair, size)
+
+
+def is_named(pair: Line) -> bool:
+    """Whether it is the pair that predicts."""
+    return tuple(pair["members"]) == PAIR
 
 
 def with_missing(lines: Sequence[Line], kind: str) -> list[Line]:
@@ -115,7 +121,7 @@ def tables(found: Results) -> str:
     """Return all tables as Markdown."""
     floor = ", ".join(f"{name} {shown(scale * found.real[metric])}" for metric, (name, scale) in SHOWN.items())
     said = f"{len(found.seeds)} repetitions; {found.flops / 1e6:.1f} MFLOP a training image; real images: {floor}"
-    return "\n\n".join([said, grid_table(found), overtaking_table(found), best_table(found)])
+    return "\n\n".join([said, grid_table(found), overtaking_table(found), doubling_table(found)])
 
 
 def grid_table(found: Results) -> str:
@@ -167,20 +173,27 @@ def crossing(found: Results, size: int, value: Callable[[Cell], float]) -> str:
     return f"≤ {from_on:.0f}" if from_on == budgets[0] else f"{from_on:.0f}"
 
 
-def best_table(found: Results) -> str:
-    """Return the best size for each budget of all members, as measured and as predicted."""
-    head = [
-        "kimg all",
-        *(f"{SHOWN[metric][0].removeprefix('1000 × ')}{by}" for metric in PREDICTED for by in ("", ", predicted")),
-    ]
-    lines = [row("best K for", *head[1:]), "|" + "---:|" * len(head)]
-    for single in found.of_size(1):
-        rivals = [cell for cell in found.cells.values() if cell.kimg == single.kimg]
-        cells = [f"{single.kimg:g} kimg"]
-        for metric in PREDICTED:
-            cells.append(str(min(rivals, key=lambda cell, name=metric: cell.mean(name)).size))
-            cells.append(str(min(rivals, key=lambda cell, name=metric: found.predicted(cell)[name]).size))
-        lines.append(row(*cells))
+def doubling_table(found: Results) -> str:
+    """Return what each doubling gains in MMD², where members are alike: of their training, or of their number.
+
+    M is one member's, D that of two members from one another; in brackets by the two members alone.
+    """
+    head = ["1000 × MMD², kimg each", "M", "D", "twice as long gains", "two instead of one, D/4", "any number, D/2"]
+    lines = [row(*head), "|" + "---:|" * len(head)]
+    singles = found.of_size(1)
+    for cell, longer in pairwise(singles):
+        pairs = [line for line in found.pairs if line["level"] == cell.level]
+        every, two = fmean(line["mmd"] for line in pairs), fmean(line["mmd"] for line in pairs if is_named(line))
+        alone, later = (found.predicted(one)["mmd"] for one in (cell, longer))
+        values = [
+            (cell.mean("mmd"), alone),
+            (every, two),
+            (cell.mean("mmd") - longer.mean("mmd"), alone - later),
+            (every / 4, two / 4),
+            (every / 2, two / 2),
+        ]
+        told = (f"{shown(1000 * value)} ({shown(1000 * by_two)})" for value, by_two in values)
+        lines.append(row(f"{cell.nimg / 1000:g}", *told))
     return "\n".join(lines)
 
 
@@ -191,7 +204,7 @@ def draw(found: Results, path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
     from matplotlib.lines import Line2D
-    from matplotlib.ticker import ScalarFormatter
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     figure, axes = pyplot.subplots(1, 2, figsize=(10, 4.4))
     colours = pyplot.get_cmap("viridis")(np.linspace(0, 0.88, len(found.sizes)))
@@ -208,8 +221,11 @@ def draw(found: Results, path: Path) -> None:
                 axis.plot(tflop, weighted, ":", color=colour, linewidth=1.2)
         axis.set(xscale="log", yscale="log", xlabel="training of all members, TFLOP", title=SHOWN[metric][0])
         axis.grid(alpha=0.3, which="both")
+        axis.set_xticks([cell.kimg * 1000 * found.flops / 1e12 for cell in found.of_size(1)])
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         for one in (axis.xaxis, axis.yaxis):
-            one.set_major_formatter(ScalarFormatter())
+            one.set_major_formatter(StrMethodFormatter("{x:.3g}"))
+            one.set_minor_formatter(NullFormatter())
     styles = [("o-", "measured"), ("x--", "predicted from two"), (":", "optimised weights")]
     keys = [Line2D([], [], color=colour, linewidth=3) for colour in colours]
     keys += [

@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ensemble_law import FULL, LARGEST, REDUCED, SIZES, Grid, sizes_at
+from ensemble_law import GRIDS, LARGEST, SIZES, Grid, sizes_at
 from law_table import PAIR, Results, draw, tables
 
 from pipeline.params import Family
 from pipeline.training.loop import schedule
 
 
-@pytest.mark.parametrize("grid", [REDUCED, FULL], ids=lambda grid: grid.name)
+@pytest.mark.parametrize("grid", GRIDS.values(), ids=lambda grid: grid.name)
 def test_every_ensemble_has_its_members(grid: Grid) -> None:
     reached: dict[int, int] = dict.fromkeys(SIZES, 0)
     for size in SIZES:
