@@ -129,8 +129,8 @@ def write_project(root: Path) -> None:
     write_verdict(root)
 
 
-def write_verdict(root: Path) -> None:
-    """Write what the gate says of `models/chosen` where there is no champion."""
+def write_verdict(root: Path, champion: str | None = None) -> None:
+    """Write what the gate says of `models/chosen`; champion: the number of a version that could not be measured."""
     with registry.packed(root / "models" / "chosen") as (_, identity):
         pass
     candidate = {"content": identity, "kind": "strategy", "name": "weighted", "fault": None}
@@ -149,7 +149,7 @@ def write_verdict(root: Path) -> None:
         "confidence": 0.95,
         "judges": ["selfsup"],
         "candidate": candidate | measured,
-        "champion": None,
+        "champion": champion and {"version": champion, "content": "", "itself": False, "problem": "it is lost"},
         "real": {},
         "comparison": [],
         "rules": rules,

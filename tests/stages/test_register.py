@@ -13,7 +13,7 @@ from pipeline import lineage, registry
 from pipeline.errors import ChorusError
 from pipeline.files import read_json, tree_hash, write_json
 from pipeline.project import Project
-from pipeline.stages import register, verify
+from pipeline.stages import gate, register, verify
 from pipeline.tracking import PIPELINE_RUN, Tracker
 from tests.factories import write_prepared
 from tests.factories_fused import PARAMS, write_fused, write_judgement, write_project, write_verdict
@@ -174,7 +174,7 @@ import os, signal, sys
 from mlflow import MlflowClient
 from pathlib import Path
 from pipeline.project import Project
-from pipeline.stages import register, verify
+from pipeline.stages import gate, register, verify
 MlflowClient.{moment} = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)
 register.run(Project.load(Path(sys.argv[1])))
 """
@@ -241,6 +241,24 @@ def test_verify_is_content_with_what_is_there(project: Project, capsys: pytest.C
     verify.run(project)
     assert "has changed" in capsys.readouterr().out
     assert len(versions(project)) == 1
+
+
+def test_verify_gates_again_where_the_champion_has_moved(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    register.run(project)
+    write_fused(project.chosen, weights=(0.5, 0.5))
+    write_verdict(project.root)
+    register.run(project)
+    Tracker(project.root).client.set_registered_model_alias("chorus", "champion", "1")
+    # What the gate measures has tests of its own.
+    monkeypatch.setattr(gate, "run", lambda project: write_verdict(project.root, champion="1"))
+    verify.run(project)
+    assert "the champion is version 1, and the gate compared with none: it compares again" in capsys.readouterr().out
+    assert registry.tags_of(Tracker(project.root), "chorus", "2")["chorus.gate.champion"] == "1"
+    assert "cannot be measured: it is lost" in (project.report / "report.html").read_text()
+    verify.run(project)
+    assert "the registry holds chorus version 2" in capsys.readouterr().out
 
 
 def test_verify_registers_again_where_artefacts_were_lost(project: Project) -> None:
