@@ -153,7 +153,7 @@ def main() -> None:
     running.add_argument("--data", type=Path, required=True)
     running.add_argument("--work", type=Path, required=True)
     running.add_argument("--repetitions", type=int, default=2)
-    showing.add_argument("--figure", type=Path)
+    showing.add_argument("--figure", type=Path, help="draws all grids that have results")
     for command in (running, showing):
         command.add_argument("--grid", choices=GRIDS, default="reduced")
     chosen = parser.parse_args()
@@ -164,10 +164,10 @@ def main() -> None:
     lines = read_lines(grid)
     if not lines:
         raise SystemExit(f"{grid.results} has no whole repetition yet: run the benchmark first")
-    found = law_table.Results(lines)
-    print(law_table.tables(found))
+    print(law_table.tables(law_table.Results(lines)))
     if chosen.figure:
-        law_table.draw(found, chosen.figure)
+        found = {f"width {one.width}": read_lines(one) for one in GRIDS.values()}
+        law_table.draw({name: law_table.Results(lines) for name, lines in found.items() if lines}, chosen.figure)
 
 
 if __name__ == "__main__":

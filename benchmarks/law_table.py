@@ -1,10 +1,11 @@
 """What benchmarks/ensemble_law.py found, as tables and as a figure."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, pstdev
+from typing import Any
 
 import law
 import numpy as np
@@ -58,6 +59,10 @@ class Results:
     @property
     def sizes(self) -> list[int]:
         return sorted({cell.size for cell in self.cells.values()})
+
+    def tflop(self, cell: Cell) -> float:
+        """Return the operations of all members' training."""
+        return cell.kimg * 1000 * self.flops / 1e12
 
     def predicted(self, cell: Cell) -> Values:
         """Return the mean over repetitions of what the two members predict; where one reached the budget, it alone."""
@@ -207,42 +212,53 @@ def doubling_table(found: Results) -> str:
     return "\n".join(lines)
 
 
-def draw(found: Results, path: Path) -> None:
-    """Draw modes missing and MMD² against the operations of all members' training, a curve for each size."""
+def draw(grids: Mapping[str, Results], path: Path) -> None:
+    """Draw modes missing and MMD² against the operations of all members' training, a curve for each size.
+
+    grids: a row of panels each, by what is said of it.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
     from matplotlib.lines import Line2D
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4.4))
-    colours = pyplot.get_cmap("viridis")(np.linspace(0, 0.88, len(found.sizes)))
-    for axis, metric in zip(axes, ("missing", "mmd"), strict=True):
-        scale = SHOWN[metric][1]
-        for size, colour in zip(found.sizes, colours, strict=True):
-            cells = found.of_size(size)
-            tflop = [cell.kimg * 1000 * found.flops / 1e12 for cell in cells]
-            axis.plot(tflop, [scale * cell.mean(metric) for cell in cells], "o-", color=colour, markersize=4)
-            said = [scale * found.predicted(cell)[metric] for cell in cells]
-            axis.plot(tflop, said, "x--", color=colour, markersize=6, linewidth=1.2)
-            if metric == "mmd" and size > 1:
-                weighted = [scale * cell.mean("mmd_weighted") for cell in cells]
-                axis.plot(tflop, weighted, ":", color=colour, linewidth=1.2)
-        axis.set(xscale="log", yscale="log", xlabel="training of all members, TFLOP", title=SHOWN[metric][0])
-        axis.grid(alpha=0.3, which="both")
-        axis.set_xticks([cell.kimg * 1000 * found.flops / 1e12 for cell in found.of_size(1)])
-        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        for one in (axis.xaxis, axis.yaxis):
-            one.set_major_formatter(StrMethodFormatter("{x:.3g}"))
-            one.set_minor_formatter(NullFormatter())
-    styles = [("o-", "measured"), ("x--", "predicted from two"), (":", "optimised weights")]
-    keys = [Line2D([], [], color=colour, linewidth=3) for colour in colours]
-    keys += [
-        Line2D([], [], color="#444444", linestyle=style.strip("ox"), marker=style[0].strip(":")) for style, _ in styles
-    ]
-    names = [f"K = {size}" for size in found.sizes] + [name for _, name in styles]
+    figure, axes = pyplot.subplots(len(grids), 2, figsize=(10, 0.5 + 3.8 * len(grids)), squeeze=False)
+    sizes = next(iter(grids.values())).sizes
+    colours = dict(zip(sizes, pyplot.get_cmap("viridis")(np.linspace(0, 0.88, len(sizes))), strict=True))
+    for panels, (name, found) in zip(axes, grids.items(), strict=True):
+        for axis, metric in zip(panels, ("missing", "mmd"), strict=True):
+            draw_panel(axis, found, metric, colours)
+            axis.set_title(f"{name}: {SHOWN[metric][0]}", fontsize=10)
+    for axis in axes[-1]:
+        axis.set_xlabel("training of all members, TFLOP")
+    keys = [Line2D([], [], color=colour, linewidth=3) for colour in colours.values()]
+    styles = (("-", "o"), ("--", "x"), (":", None))
+    keys += [Line2D([], [], color="#444444", linestyle=line, marker=mark) for line, mark in styles]
+    names = [*(f"K = {size}" for size in sizes), "measured", "predicted from two", "fitted weights"]
     figure.legend(keys, names, loc="lower center", ncols=len(names), frameon=False, fontsize=9)
-    figure.tight_layout(rect=(0, 0.07, 1, 1))
+    figure.tight_layout(rect=(0, 0.08 / len(grids), 1, 1))
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
+
+
+def draw_panel(axis: Any, found: Results, metric: str, colours: Mapping[int, Any]) -> None:
+    """Draw what is measured, what is predicted and, for the distance, what fitted weights give."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    scale = SHOWN[metric][1]
+    for size, colour in colours.items():
+        cells = found.of_size(size)
+        tflop = [found.tflop(cell) for cell in cells]
+        axis.plot(tflop, [scale * cell.mean(metric) for cell in cells], "o-", color=colour, markersize=4)
+        said = [scale * found.predicted(cell)[metric] for cell in cells]
+        axis.plot(tflop, said, "x--", color=colour, markersize=6, linewidth=1.2)
+        if metric == "mmd" and size > 1:
+            axis.plot(tflop, [scale * cell.mean("mmd_weighted") for cell in cells], ":", color=colour, linewidth=1.2)
+    axis.set(xscale="log", yscale="log", xticks=[found.tflop(cell) for cell in found.of_size(1)])
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter(StrMethodFormatter("{x:.2g}"))
+    axis.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    for one in (axis.xaxis, axis.yaxis):
+        one.set_minor_formatter(NullFormatter())
+    axis.grid(alpha=0.3, which="both")

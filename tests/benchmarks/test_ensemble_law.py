@@ -66,5 +66,5 @@ def test_tables_name_the_budget_from_which_an_ensemble_is_nearer(tmp_path: Path)
     assert "| 2 | 4 | 4 |" in text
     assert "| 4 | > 4 | > 4 |" in text
     assert "nan" not in text
-    draw(found, tmp_path / "law.png")
+    draw({"alike": found}, tmp_path / "law.png")
     assert (tmp_path / "law.png").stat().st_size > 10_000
