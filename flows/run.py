@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow, get_run_logger, runtime, task
-from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import wait
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Cancelled, Completed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows.artifacts import leave_results, leave_stages
 from flows.devices import Pool, slots_for
 from flows.exclusive import alone
 from flows.execution import FAILED, SKIPPED, STOPPED, VERIFY, Execution, Outcome, Result, stage_environment, verify
@@ -20,7 +20,6 @@ from flows.graph import read_graph
 from flows.parent import pipeline_run
 from flows.process import Processes, stopping_on_signals
 from flows.server import leave_within
-from flows.summary import stage_rows
 from pipeline.errors import ChorusError
 from pipeline.params.redaction import redact
 from pipeline.project import Project
@@ -91,7 +90,9 @@ def _retrain(project: Project, only: Sequence[str], force: bool, slots: int | No
             parent.status = result.mlflow_status
         if result.stopped_by is not None and threading.current_thread() is threading.main_thread():
             leave_within(15, 128 + result.stopped_by, log.warning)
-        create_table_artifact(stage_rows(result.outcomes), key="stages", description=f"MLflow run {parent.id}")
+        leave_stages(result.outcomes, parent.id)
+        if "register" in selected and result.stopped_by is None and not result.failed:
+            leave_results(project.root)
     return result
 
 

@@ -103,6 +103,9 @@ def test_nothing_to_do_still_checks_the_registry(here: Path, capfd: pytest.Captu
 
 def test_run_and_commit(here: Path, prefect_server: str, tracked: str, capfd: pytest.CaptureFixture[str]) -> None:
     write_results(here)
+    (here / "report" / "card.md").write_text("# m: `weighted`\n")
+    (here / "report" / "gate").mkdir()
+    (here / "report" / "gate" / "candidate.png").write_bytes(b"a picture")
     edit(here / "params.yaml", "lr: 0.1", "lr: 0.2")
     (here / "notes.txt").write_text("not for this commit")
     call(here, "git", "add", "notes.txt")
@@ -118,6 +121,11 @@ def test_run_and_commit(here: Path, prefect_server: str, tracked: str, capfd: py
         "register": "up to date",
         "verify": "version is there",
     }
+    distances = json.loads(Artifact.get(key="distances").data)
+    assert {row["name"]: row["fd_selfsup"] for row in distances}["weighted"] == 1.25
+    assert Artifact.get(key="model-card").data == "# m: `weighted`\n"
+    assert Artifact.get(key="candidate").data == "data:image/png;base64,YSBwaWN0dXJl"
+    assert Artifact.get(key="champion") is None
     message = call(here, "git", "log", "-1", "--format=%B")
     assert message.splitlines()[0] == "Retrain x"
     assert "Stages: train@x" in message
