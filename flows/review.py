@@ -130,7 +130,8 @@ def show_tables(row: dict[str, Any], model: str) -> list[Table]:
     """Return what is known of a version as terminal tables: the facts, the gate's rules, the moves."""
     facts = Table(box=None, show_header=False, title=f"{model} version {row['version']}", title_justify="left")
     told = {name: row[name] for name in ("aliases", "registered", "shipped", "gate")} | row["distances"]
-    told |= row["made from"] | {name: row[name] for name in ("run", "description")}
+    # The description is a whole model card, which MLflow shows better.
+    told |= row["made from"] | {"run": row["run"]}
     for name, value in told.items():
         facts.add_row(
             name, ", ".join(value) if isinstance(value, list) else str(value if value is not None else NO_GATE)
@@ -151,7 +152,7 @@ def show_tables(row: dict[str, Any], model: str) -> list[Table]:
 
 def told(made: moves.Move, model: str) -> str:
     """Say what a move has done."""
-    before = f"before version {made.before}" if made.before else "there was none before"
+    before = f"before it was version {made.before}" if made.before else "there was none before"
     lines = [f"{model} version {made.after} is the champion now; {before}"]
     if made.gate != "passed":
         lines.append(f"its gate: {made.gate}; python -m flows.review show {made.after} tells why")
