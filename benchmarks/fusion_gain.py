@@ -8,9 +8,9 @@ Every repetition trains everything anew with a seed of its own, in three ways of
 - `plain`: the family of the member that is nearest on val gets all of it; of its snapshots the nearest is taken.
 - `matched`: the family that the race placed first gets what a race with one survivor would leave it, with as many
   candidates to look at on val as the ensemble had, and the fusion is applied to its own snapshots.
-The first repetitions (--extra) also have the literal strategies, a student of the ensemble's winner with its control
-(trained beside the budget), and `plain` on train and val together (density ratios consume val's real images), on a
-quarter and on a sixteenth of train.
+The first repetitions (--extra) also have the costly and the literal strategies, a student of the ensemble's winner with
+its control (trained beside the budget), and `plain` on train and val together (density ratios consume val's real
+images), on a quarter and on a sixteenth of train.
 Extractors and prepared images are made once in --work. Arms are measured on the gate split, which takes no decision.
 What measuring and fusing take is counted in operations, too; judging is no part of any way. Results are appended to
 benchmarks/results/fusion_gain-SOURCE.jsonl, a line an arm (benchmarks/fusion_gain_table.py shows them); a run that was
@@ -46,6 +46,7 @@ FEWER = {
     "a quarter of the images": 4,
     "a sixteenth of the images": 16,
 }  # by what the number of training images is divided
+OPERATIONS, SECONDS = "operations.txt", "seconds.txt"  # files of a project: what its stages took
 SOURCES = ("fashion-mnist", "mnist")
 WORKERS = len(os.sched_getaffinity(0))
 
@@ -71,7 +72,6 @@ class Workshop:
 
     def __init__(self, folder: Path, source: str, data: Path) -> None:
         self.folder, self.source, self.data = folder, source, data
-        self.seconds: dict[str, float] = defaultdict(float)  # of processor time, by project and stage
         self.images = {MORE: "more", **{way: f"{divisor}th" for way, divisor in FEWER.items()}}
 
     def params(self, **changed: Any) -> dict[str, Any]:
@@ -94,11 +94,11 @@ class Workshop:
         return root
 
     def run(self, root: Path, *command: str) -> None:
-        """Run a stage's command there, and count its processor time; its output goes to the project's log."""
+        """Run a stage's command there, and note its processor time; its output goes to the project's log."""
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         environment["MLFLOW_TRACKING_URI"] = f"sqlite:///{self.folder / 'mlflow.db'}"
         with (root / "log.txt").open("a") as log:
-            counter = [str(ROOT / "benchmarks" / "counted.py"), str(root / "operations.txt")]
+            counter = [str(ROOT / "benchmarks" / "counted.py"), str(root / OPERATIONS)]
             process = subprocess.Popen(
                 [sys.executable, *(counter if command[0] in COUNTED else ["-m", "pipeline"]), *command],
                 cwd=root,
@@ -110,7 +110,8 @@ class Workshop:
             process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             raise SystemExit(f"python -m pipeline {' '.join(command)} failed; see {root / 'log.txt'}")
-        self.seconds[f"{root.name}/{command[0]}"] += usage.ru_utime + usage.ru_stime
+        with (root / SECONDS).open("a") as lines:
+            lines.write(f"{command[0]} {usage.ru_utime + usage.ru_stime:.1f}\n")
 
     def share(self) -> None:
         """Make the images, the extractors, and the images of train and val as one split, unless they are there."""
@@ -216,15 +217,20 @@ def nearest(pool: dict[str, float]) -> str:
     return min(pool, key=lambda candidate: pool[candidate]).partition("/")[0]
 
 
-def lines_of(shop: Workshop, root: Path, repetition: int, way: str, tflop: float) -> list[dict[str, Any]]:
+def by_stage(file: Path) -> dict[str, float]:
+    """Return the sums of a file's lines `STAGE NUMBER` by stage."""
+    sums: dict[str, float] = defaultdict(float)
+    for line in file.read_text().splitlines():
+        stage, number = line.split()
+        sums[stage] += float(number)
+    return dict(sums)
+
+
+def lines_of(root: Path, repetition: int, way: str, tflop: float) -> list[dict[str, Any]]:
     """Return the lines of one way: each arm that was judged, and each candidate as it was measured on val."""
     metrics = json.loads((root / "report" / "metrics.json").read_text())
-    stages = {key.rpartition("/")[2]: round(s, 1) for key, s in shop.seconds.items() if key.startswith(f"{root.name}/")}
-    operations: dict[str, int] = defaultdict(int)
-    for line in (root / "operations.txt").read_text().splitlines():
-        stage, counted = line.split()
-        operations[stage] += int(counted)
-    common = {"repetition": repetition, "way": way, "tflop": tflop, "seconds": stages, "operations": operations}
+    common = {"repetition": repetition, "way": way, "tflop": tflop}
+    common |= {"seconds": by_stage(root / SECONDS), "operations": by_stage(root / OPERATIONS)}
     marks = {"member": metrics["best_member"], "strategy": metrics["winner"]}
     found = [
         {
@@ -272,7 +278,7 @@ def run(chosen: argparse.Namespace) -> None:
             train(shop, root)
             judge(shop, root)
             with results_file(chosen.source).open("a") as file:
-                file.write("".join(json.dumps(line) + "\n" for line in lines_of(shop, root, number, way, chosen.tflop)))
+                file.write("".join(json.dumps(line) + "\n" for line in lines_of(root, number, way, chosen.tflop)))
             print(f"repetition {number}, {way}: done", flush=True)
 
         at_once([lambda way=way: finish(way) for way in missing])
