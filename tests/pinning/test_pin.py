@@ -21,7 +21,7 @@ from pipeline.stages import pin, register, train
 from pipeline.stages.train import training_key
 from pipeline.tracking import PIPELINE_RUN, Tracker
 from pipeline.training.interruption import Interruption
-from tests.factories_fused import PARAMS, write_fused, write_judgement, write_project, write_snapshot
+from tests.factories_fused import PARAMS, write_fused, write_judgement, write_project, write_snapshot, write_verdict
 
 FIRST, SECOND = (f"mlp/r{i}/000001000" for i in (0, 1))
 OTHERS = """  other: {architecture: mlp, kimg: 1, width: 8, latent: 4}
@@ -41,6 +41,7 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> Path:
         register.run(Project.load(root))
         write_fused(root / "models" / "chosen", weights=(0.25, 0.75))
         write_judgement(root)
+        write_verdict(root)
         register.run(Project.load(root))
     return root
 
@@ -126,6 +127,7 @@ def test_the_same_weights_in_another_version_are_no_news(root: Path) -> None:
     first = pinned(root)
     write_fused(root / "models" / "chosen", weights=(0.9, 0.1))
     write_judgement(root)
+    write_verdict(root)
     register.run(Project.load(root))
     crown(root, "3")
     assert pinned(root) == first

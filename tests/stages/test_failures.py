@@ -16,7 +16,7 @@ from pipeline.errors import ChorusError
 from pipeline.evaluation import store
 from pipeline.files import read_json, tree_hash, write_array
 from pipeline.project import FIRST, Project
-from pipeline.stages import _job, choose, evaluate, fuse, judge, reference, register, train
+from pipeline.stages import _job, choose, evaluate, fuse, gate, judge, reference, register, train
 from pipeline.stages._failures import failures
 from pipeline.tracking import Tracker
 from pipeline.training import health
@@ -158,6 +158,7 @@ def test_the_pipeline_goes_on_without_failed_members_while_enough_are_left(
     fuse.run(target)
     choose.run(target)
     judge.run(target)
+    gate.run(target)
     register.run(target)
     page = (target.report / "report.html").read_text()
     assert all(
