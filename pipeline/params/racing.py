@@ -48,7 +48,7 @@ class Racing(Section):
     """Rungs after the first one, the share of families that goes on at each, and siblings of a member in the last."""
 
     rungs: list[Later] = Field(default=[])
-    keep: Annotated[float, Field(gt=0, lt=1, strict=True)] = 0.5
+    keep: Annotated[float, Field(gt=0, lt=1, strict=True)] = 0.3
     branch: Count = 1
 
     @model_validator(mode="after")
