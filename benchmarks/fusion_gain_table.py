@@ -74,11 +74,11 @@ def print_distances(arms: dict[str, Arm], names: list[str]) -> None:
 
 
 def print_differences(arms: dict[str, Arm], names: list[str]) -> None:
-    """Print how much nearer the ensemble's arms are, and in how many of the repetitions."""
+    """Print how much nearer arms are than those that they have to beat, and in how many of the repetitions."""
     strategies = [name for name in arms if name.startswith(ENSEMBLE)]
     pairs = [(arm, other) for other in (BEST, SINGLE) for arm in strategies if other in arms]
     pairs += [(arm, same) for arm in strategies if (same := arm.replace(ENSEMBLE, MATCHED)) in arms]
-    pairs += [(other, SINGLE) for other in arms if other.startswith(f"{SINGLE}, ") and SINGLE in arms]
+    pairs += [(arm, SINGLE) for arm in arms if arm.startswith((MATCHED, f"{SINGLE}, ")) and SINGLE in arms]
     pairs += [("student", other) for other in (BEST, "student's control") if "student" in arms]
     print(f"\n| arm | against | {' | '.join(f'{name} | nearer in' for name in names)} |")
     print("|---|---|" + "---:|---:|" * len(names))
