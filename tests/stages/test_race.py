@@ -32,7 +32,7 @@ data: {source: digits, watch: unused, size: 8}
 compute: {device: cpu, precision: fp32}
 reference: {kimg: 2}
 budget: {kimg: 24, families: 3}
-racing: {rungs: [{rung: 2, after: 1}]}
+racing: {rungs: [{rung: 2, after: 1}], keep: 0.5}
 families:
   mlp: {architecture: mlp, replicas: 2, batch: 32, latent: 8, width: 16, lr: 0.001}
   stuck: {architecture: mlp, batch: 32, latent: 8, width: 16, lr: 1.0e-9}
@@ -124,7 +124,7 @@ def test_ranking_again_writes_the_same_bytes(ranked: Project, tmp_path: Path) ->
 def test_a_member_that_went_on_is_that_of_an_unbroken_training(
     raced: Project, tmp_path: Path, family: str, member: str, kimg: float
 ) -> None:
-    text = PARAMS.replace("budget: {kimg: 24, families: 3}\nracing: {rungs: [{rung: 2, after: 1}]}\n", "")
+    text = PARAMS.replace("budget: {kimg: 24, families: 3}\nracing: {rungs: [{rung: 2, after: 1}], keep: 0.5}\n", "")
     text = text.replace("batch: 32", f"batch: 32, kimg: {kimg}")
     unbroken = project_at(tmp_path, text)
     shutil.copytree(raced.prepared, unbroken.prepared)
@@ -240,7 +240,7 @@ def test_a_state_that_is_missing_or_of_other_networks_is_said(ranked: Project, t
 
 def test_what_a_race_that_is_over_left_is_removed_before_fusing(raced: Project, tmp_path: Path) -> None:
     """Without rungs the folders of the second one belong to nobody; DVC leaves them where they are."""
-    text = PARAMS.replace("racing: {rungs: [{rung: 2, after: 1}]}\n", "")
+    text = PARAMS.replace("racing: {rungs: [{rung: 2, after: 1}], keep: 0.5}\n", "")
     alone = copied(raced, tmp_path, text)
     fuse.run(alone)
     assert not list(alone.members.glob("rung2/*"))
@@ -261,7 +261,7 @@ def test_the_commands_know_the_rungs(ranked: Project, tmp_path: Path, monkeypatc
 @pytest.fixture(scope="module")
 def branched(ranked: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A race whose last rung divides the members of one family into two siblings each."""
-    text = PARAMS.replace("after: 1}]}", "after: 1}], keep: 0.1, branch: 2}").replace("replicas: 2, ", "")
+    text = PARAMS.replace("keep: 0.5}", "keep: 0.1, branch: 2}").replace("replicas: 2, ", "")
     made = copied(ranked, tmp_path_factory.mktemp("branched"), text)
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
