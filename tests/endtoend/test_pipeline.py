@@ -81,6 +81,7 @@ def test_a_changed_learning_rate_retrains_its_family_alone(checkout):
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.slow
 def test_an_experiment_retrains_its_family_alone(checkout):
     before = checkout.lock()
     checkout.run("dvc", "exp", "run", "-S", "families.vae.lr=0.003")
