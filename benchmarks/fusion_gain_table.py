@@ -94,10 +94,10 @@ def print_differences(arms: dict[str, Arm], names: list[str]) -> None:
 
 def print_compute(lines: list[dict[str, Any]]) -> None:
     """Print what each way costs: operations of measuring and fusing beside the budget of training, processor time."""
-    first = {(line["repetition"], line["way"]): line for line in lines}
+    ways = {(line["repetition"], line["way"]): line for line in lines}  # every line of a way tells the same
     print("\n| way | budget, TFLOP | measured and fused, TFLOP | minutes of a core |\n|---|---:|---:|---:|")
     for way in (ENSEMBLE, PLAIN, MATCHED, MORE, *FEWER):
-        own = [line for (_, name), line in first.items() if name == way]
+        own = [line for (_, name), line in ways.items() if name == way]
         if own:
             besides = fmean(sum(line["operations"].get(stage, 0) for stage in COUNTED) for line in own) / 1e12
             minutes = fmean(sum(line["seconds"].values()) for line in own) / 60

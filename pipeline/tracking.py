@@ -35,6 +35,16 @@ def tracking_uri(root: Path | None = None) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(root or Path.cwd()).resolve() / 'mlflow.db'}"
 
 
+def quieten() -> None:
+    """Keep MLflow, which is to be imported after this, from talking between our own lines, and to others."""
+    # Bars and news of migrations and packing.
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    # What is trained here is nobody else's business; set the variable to decide otherwise.
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    for name in ("mlflow.store.db.utils", "mlflow.pyfunc"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
 def process_identity(process: psutil.Process) -> str:
     """Name a process so that no later one with the same id is taken for it."""
     return f"{platform.node()}:{process.pid}:{process.create_time():.2f}"
@@ -163,12 +173,7 @@ class Tracker:
         # Several processes that open a fresh SQLite store at once break it for good.
         with (lock_folder / "tracking.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            # Bars and news of migrations and packing would stand between the stages' own lines.
-            os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-            # What is trained here is nobody else's business; set the variable to decide otherwise.
-            os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-            for name in ("mlflow.store.db.utils", "mlflow.pyfunc"):
-                logging.getLogger(name).setLevel(logging.WARNING)
+            quieten()
             from mlflow import MlflowClient
 
             self.client = MlflowClient(self.uri, registry_uri=self.uri)

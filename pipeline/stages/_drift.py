@@ -88,9 +88,8 @@ def version_before(tracker: Tracker, version: Version) -> tuple[str | None, bool
     champion = registry.alias_number(tracker, version.model, registry.CHAMPION)
     if champion not in (None, version.number):
         return champion, True
-    listed = tracker.client.search_model_versions(f"name = '{version.model}'")
-    others = [int(one.version) for one in listed if str(one.version) != version.number]
-    return (str(max(others)), False) if others else (None, False)
+    newest_first = (str(one.version) for one in registry.versions(tracker, version.model))
+    return next((number for number in newest_first if number != version.number), None), False
 
 
 def pixels(project: Project, before: Sketch) -> dict[str, Any] | None:

@@ -1,6 +1,5 @@
 """Opening a model to draw from: a registered version, its folder, or `models/chosen` before it is registered."""
 
-import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -16,7 +15,7 @@ from pipeline import registry
 from pipeline.errors import ChorusError
 from pipeline.files import read_json, tree_hash
 from pipeline.recipes import load_sampler
-from pipeline.tracking import tracking_uri
+from pipeline.tracking import quieten, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -64,13 +63,11 @@ def opened(address: str, root: Path) -> Iterator[Shipped]:
 
 
 def _registered(address: str, root: Path, temporary: Path) -> Shipped:
+    quieten()
     from mlflow import MlflowClient
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
     if "MLFLOW_TRACKING_URI" not in os.environ and not (root / "mlflow.db").is_file():
         raise ChorusError(
             f"{root} has no registry: run in the project's folder, set MLFLOW_TRACKING_URI, or name a model's folder"

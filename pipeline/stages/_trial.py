@@ -13,6 +13,7 @@ from torch import Tensor
 from pipeline.compute import Runtime
 from pipeline.files import read_json
 from pipeline.packaged import trial
+from pipeline.params.redaction import SECRET
 
 TIMEOUT = 3600.0  # seconds after which a model counts as hanging
 # A model's code gets no paths to ours, no store and no credentials.
@@ -54,7 +55,11 @@ def try_out(package: Path, workspace: Path, samples: int, seed: int, runtime: Ru
 
 def environment(runtime: Runtime) -> dict[str, str]:
     """Return what the process sees of this one's environment."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(WITHHELD)}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(WITHHELD) and not SECRET.search(name.upper())
+    }
     threads = str(torch.get_num_threads())
     hidden = {"CUDA_VISIBLE_DEVICES": ""} if runtime.device.type == "cpu" else {}
     rules = {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false", "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
