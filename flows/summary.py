@@ -2,15 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-from rich.console import Console
-from rich.table import Table
+from typing import TYPE_CHECKING, Any
 
 from flows.execution import FAILED, SKIPPED, STOPPED, Outcome
 from pipeline.errors import ChorusError
 from pipeline.files import read_json
 from pipeline.report import certainty
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 COLOURS = {FAILED: "red", STOPPED: "yellow", SKIPPED: "yellow"}
 
@@ -33,8 +34,10 @@ def stage_rows(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     return [{"stage": o.stage, "what happened": o.what, "seconds": round(o.seconds, 1)} for o in outcomes]
 
 
-def stage_table(outcomes: Sequence[Outcome]) -> Table:
+def stage_table(outcomes: Sequence[Outcome]) -> "Table":
     """Return a terminal table: stage, what happened, seconds."""
+    from rich.table import Table
+
     table = Table(box=None, header_style="bold")
     table.add_column("stage")
     table.add_column("what happened")
@@ -45,11 +48,13 @@ def stage_table(outcomes: Sequence[Outcome]) -> Table:
     return table
 
 
-def arm_table(metrics: dict[str, Any]) -> Table | None:
+def arm_table(metrics: dict[str, Any]) -> "Table | None":
     """Return a terminal table of members and strategies with the judges' distances; `None` where nothing was judged."""
     arms, headline = metrics.get("arms") or [], metrics.get("headline") or []
     if not arms or not headline:
         return None
+    from rich.table import Table
+
     title = f"distance to the {metrics.get('split', 'held-out')} split, lower is better"
     table = Table(box=None, header_style="bold", title=title, title_justify="left", title_style="italic")
     for name in ("", "name", "kind"):
@@ -105,8 +110,10 @@ def gate_line(verdict: dict[str, Any]) -> str | None:
     return f"{'failed: ' + ', '.join(failed) if failed else 'passed'}; {against}"
 
 
-def print_summary(root: Path, outcomes: Sequence[Outcome], console: Console | None = None) -> None:
+def print_summary(root: Path, outcomes: Sequence[Outcome], console: "Console | None" = None) -> None:
     """Print the stages, and, where the last stage is up to date, the members, strategies, winner and report."""
+    from rich.console import Console
+
     console = console or Console()
     console.print()
     console.print(stage_table(outcomes))

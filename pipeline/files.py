@@ -8,11 +8,12 @@ import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ChorusError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @contextmanager
@@ -55,14 +56,18 @@ def read_json(path: Path) -> Any:
         raise ChorusError(f"{path} is not JSON ({error}); remove it and run `dvc repro`") from None
 
 
-def write_array(path: Path, array: np.ndarray) -> None:
+def write_array(path: Path, array: "np.ndarray") -> None:
     """Write a numpy array as `.npy`, whole or not at all."""
+    import numpy as np
+
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.save(file, array, allow_pickle=False)
 
 
-def read_array(path: Path) -> np.ndarray:
+def read_array(path: Path) -> "np.ndarray":
     """Memory-map a `.npy` array; raises `ChorusError` naming the file where it is missing or damaged."""
+    import numpy as np
+
     try:
         array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
