@@ -105,9 +105,10 @@ class Execution:
         environment: Mapping[str, str],
         *,
         force: bool = False,
+        on_end: Callable[[Outcome], None] = lambda _outcome: None,
     ) -> None:
         self.root, self.graph, self.pool, self.processes = root, graph, pool, processes
-        self.environment, self.force = environment, force
+        self.environment, self.force, self.on_end = environment, force, on_end
         self.outcomes: dict[str, Outcome] = {}
 
     def run(self, stage: str, upstream: Sequence[Outcome], log: Callable[[str], None]) -> Outcome:
@@ -120,8 +121,13 @@ class Execution:
         else:
             with self.pool.slot(lambda: self.processes.stopped) as slot:
                 outcome = Outcome(stage, SKIPPED) if slot is None else self._reproduce(stage, slot, log)
-        self.outcomes[stage] = outcome
+        self.record(outcome)
         return outcome
+
+    def record(self, outcome: Outcome) -> None:
+        """Keep what happened to a stage, or to the check of the registry, and tell `on_end`."""
+        self.outcomes[outcome.stage] = outcome
+        self.on_end(outcome)
 
     def _reproduce(self, stage: str, slot: Mapping[str, str], log: Callable[[str], None]) -> Outcome:
         command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage]

@@ -63,6 +63,17 @@ class Graph:
                 open_ends += self.stages[stage].upstream
         return tuple(stage for stage in self.stages if stage in found)
 
+    def above(self, name: str) -> set[str]:
+        """Return all stages that `name` depends on, directly or through others."""
+        found: set[str] = set()
+        open_ends = list(self.stages[name].upstream)
+        while open_ends:
+            stage = open_ends.pop()
+            if stage not in found:
+                found.add(stage)
+                open_ends += self.stages[stage].upstream
+        return found
+
 
 def group(stage: str) -> str:
     """Return the name that the instances of a stage share: `train@mlp` belongs to `train`."""
@@ -77,14 +88,19 @@ def family(stage: str) -> str | None:
     return re.sub(r"^later\d+-", "", name) if stage in ("advance", "evaluate-later") else None
 
 
-def read_graph(root: Path) -> Graph:
-    """Ask DVC for the graph of the checkout at `root` and for what has changed in it.
-
-    Raises `ChorusError` where `root` is no git checkout with DVC and a `dvc.yaml`, or where DVC cannot read that.
-    """
+def require_checkout(root: Path) -> None:
+    """Raise `ChorusError` where `root` is no git checkout with DVC and a `dvc.yaml`."""
     for name, remedy in {".git": "git clone", ".dvc": "dvc init", "dvc.yaml": "run in the project's folder"}.items():
         if not (root / name).exists():
             raise ChorusError(f"{root} has no {name}, so it is no checkout of the project ({remedy})")
+
+
+def read_graph(root: Path) -> Graph:
+    """Ask DVC for the graph of the checkout at `root` and for what has changed in it.
+
+    Raises `ChorusError` where `root` is no checkout, or where DVC cannot read its `dvc.yaml`.
+    """
+    require_checkout(root)
     import networkx
     from dvc.exceptions import DvcException
     from dvc.repo import Repo

@@ -11,9 +11,11 @@ from pathlib import Path
 from flows.execution import CLEAN, Outcome, Result, stage_environment, verify
 from flows.git import commit_lock
 from flows.graph import read_graph
+from flows.journal import COMPLETED, IDLE, enter_refused, keeping
 from flows.pins import commit_pins, settle_warm_starts
 from flows.plan import LEAVE, plan, render
 from flows.process import Processes, stopping_on_signals
+from flows.reasons import state_of
 from flows.server import connect
 from flows.summary import print_summary, read_results
 from pipeline.errors import ChorusError
@@ -69,11 +71,15 @@ def _nothing_to_do(project: Project, selected: tuple[str, ...]) -> int:
     say("nothing to do: all stages are up to date")
     outcomes = [Outcome(stage, CLEAN) for stage in selected]
     processes = Processes()
-    if "register" in selected:
-        with stopping_on_signals(processes, say):
-            outcomes.append(verify(processes, project.root, stage_environment(project.params.compute.threads), say))
+    with keeping(project.root) as book:
+        if "register" in selected:
+            with stopping_on_signals(processes, say):
+                outcomes.append(verify(processes, project.root, stage_environment(project.params.compute.threads), say))
+        result = Result(tuple(outcomes), processes.stopped_by)
+        state = state_of(result)
+        book.end(*((IDLE,) if state == COMPLETED else (state, result.message)))
     print_summary(project.root, outcomes)
-    return _report(Result(tuple(outcomes), processes.stopped_by))
+    return _report(result)
 
 
 def _flow(options: argparse.Namespace, root: Path) -> int:
@@ -83,8 +89,9 @@ def _flow(options: argparse.Namespace, root: Path) -> int:
 
     state = retrain(root, options.only, options.force, options.slots, return_state=True)
     result = state.result(raise_on_failure=False)
-    if isinstance(result, ChorusError):
-        raise result
+    if isinstance(result, ChorusError):  # the flow has entered it in the journal
+        say(f"chorus: {result}")
+        return 2
     if not isinstance(result, Result):
         say(f"the flow ended as {state.name}: {state.message}")
         return 1
@@ -114,6 +121,8 @@ def main(argv: list[str] | None = None) -> int:
         return command(options, Path.cwd())
     except ChorusError as error:
         say(f"chorus: {error}")
+        if not options.plan:
+            enter_refused(Path.cwd(), str(error))
         return 2
     except KeyboardInterrupt:
         return 130

@@ -17,8 +17,10 @@ from flows.devices import Pool, slots_for
 from flows.exclusive import alone
 from flows.execution import FAILED, SKIPPED, STOPPED, VERIFY, Execution, Outcome, Result, stage_environment, verify
 from flows.graph import read_graph
+from flows.journal import COMMAND, COMPLETED, LOCAL, Book, keeping
 from flows.parent import pipeline_run
 from flows.process import Processes, stopping_on_signals
+from flows.reasons import Account, state_of
 from flows.server import leave_within
 from pipeline.errors import ChorusError
 from pipeline.params.redaction import redact
@@ -35,7 +37,7 @@ def run_stage(stage: str, upstream: list[Outcome], execution: Execution) -> Outc
 def verify_registry(execution: Execution) -> Outcome | State[Any]:
     log = get_run_logger().info
     outcome = verify(execution.processes, execution.root, execution.environment, log)
-    execution.outcomes[VERIFY] = outcome
+    execution.record(outcome)
     return _final(outcome)
 
 
@@ -56,7 +58,10 @@ def run_graph(execution: Execution, selected: Sequence[str]) -> tuple[Outcome, .
         upstream = [futures[name] for name in execution.graph.before(stage, selected)]
         futures[stage] = run_stage.with_options(name=stage).submit(stage, upstream, execution)
     wait(list(futures.values()))
-    return tuple(execution.outcomes.get(stage, Outcome(stage, SKIPPED)) for stage in selected)
+    for stage in selected:
+        if stage not in execution.outcomes:
+            execution.record(Outcome(stage, SKIPPED))
+    return tuple(execution.outcomes[stage] for stage in selected)
 
 
 # Threads wait for upstream stages and cost nothing: what computes at once is bounded by the slots.
@@ -69,12 +74,13 @@ def retrain(root: Path, only: tuple[str, ...] = (), force: bool = False, slots: 
     slots: how many stages may compute at once; by default one a GPU, or cores ÷ `compute.threads`.
     """
     try:
-        return _final_state(_retrain(Project.load(root), only, force, slots))
+        with keeping(root, str(runtime.flow_run.id), LOCAL, runtime.deployment.name or COMMAND) as book:
+            return _final_state(_retrain(Project.load(root), book, only, force, slots))
     except ChorusError as error:
         return Failed(message=redact(str(error)), data=error)
 
 
-def _retrain(project: Project, only: Sequence[str], force: bool, slots: int | None) -> Result:
+def _retrain(project: Project, book: Book, only: Sequence[str], force: bool, slots: int | None) -> Result:
     processes = Processes()
     log = get_run_logger()
     with alone(project.root), stopping_on_signals(processes, log.warning):
@@ -85,9 +91,19 @@ def _retrain(project: Project, only: Sequence[str], force: bool, slots: int | No
         with pipeline_run(project.root, runtime.flow_run.name, str(runtime.flow_run.id), url) as parent:
             log.info("MLflow run %s; %d stages, %d at once", parent.id, len(selected), pool.size)
             environment = stage_environment(project.params.compute.threads, parent.id)
-            execution = Execution(project.root, graph, pool, processes, environment, force=force)
+            account = Account(graph, selected, force=force)
+            execution = Execution(
+                project.root,
+                graph,
+                pool,
+                processes,
+                environment,
+                force=force,
+                on_end=lambda outcome: book.add(account.entry(outcome)),
+            )
             result = _carry_out(execution, selected)
             parent.status = result.mlflow_status
+        book.end(state_of(result), result.message if state_of(result) != COMPLETED else "")
         if result.stopped_by is not None and threading.current_thread() is threading.main_thread():
             leave_within(15, 128 + result.stopped_by, log.warning)
         leave_stages(result.outcomes, parent.id)

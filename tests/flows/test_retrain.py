@@ -13,6 +13,7 @@ import pytest
 from mlflow import MlflowClient
 from prefect.artifacts import Artifact
 
+from flows.journal import expected_seconds, read
 from flows.retrain import main
 from tests.flows.conftest import call, dvc, environment_for, gone, order
 
@@ -36,6 +37,10 @@ def write_results(root: Path) -> None:
     (root / "registration.json").write_text(json.dumps(registration))
 
 
+def journalled(root: Path) -> list[str]:
+    return [entry.state for entry in read(root)]
+
+
 def pipeline_runs(store: str) -> list[Any]:
     client = MlflowClient(store, registry_uri=store)
     experiment = client.get_experiment_by_name("chorus")
@@ -56,7 +61,8 @@ def test_bad_parameters_touch_nothing(here: Path, capsys: pytest.CaptureFixture[
     assert main([]) == 2
     assert "families.x.lr = -1" in capsys.readouterr().err
     assert order(here) == []
-    assert not (here / ".chorus").exists()
+    assert journalled(here) == ["refused"]
+    assert "families.x.lr = -1" in read(here)[0].message
 
 
 def test_unknown_stage_and_no_checkout(
@@ -84,6 +90,7 @@ def test_plan_runs_nothing(here: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert main(["--plan"]) == 0
     assert "params changed: families.x.lr" in capsys.readouterr().out
     assert order(here) == []
+    assert not (here / ".chorus").exists()
 
 
 def test_nothing_to_do_still_checks_the_registry(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -99,6 +106,7 @@ def test_nothing_to_do_still_checks_the_registry(here: Path, capfd: pytest.Captu
     (here / "log" / "verify.wrong").touch()
     assert main([]) == 1
     assert "verify failed" in capfd.readouterr().err
+    assert journalled(here) == ["nothing to do", "failed"]
 
 
 def test_run_and_commit(here: Path, prefect_server: str, tracked: str, capfd: pytest.CaptureFixture[str]) -> None:
@@ -138,6 +146,16 @@ def test_run_and_commit(here: Path, prefect_server: str, tracked: str, capfd: py
     assert len(run.data.tags["mlflow.source.git.commit"]) == 40
     assert run.data.tags["chorus.dirty"] == "true"
     assert run.data.tags["prefect.flow_run"]
+    (entry,) = read(here)
+    assert (entry.state, entry.trigger, entry.id) == ("completed", "command", run.data.tags["prefect.flow_run"])
+    assert {stage.stage: stage.why for stage in entry.stages} == {
+        "ingest": "nothing changed",
+        "train@x": "params changed: families.x.lr",
+        "train@y": "nothing changed",
+        "register": "its inputs came out as they were",
+        "verify": "",
+    }
+    assert list(expected_seconds(here)) == ["train@x"]
 
 
 def test_failed_stage(here: Path, prefect_server: str, tracked: str, capfd: pytest.CaptureFixture[str]) -> None:
@@ -150,6 +168,12 @@ def test_failed_stage(here: Path, prefect_server: str, tracked: str, capfd: pyte
     assert "not run because of that: register" in said.err
     assert "asked to verify" not in said.err
     assert pipeline_runs(tracked)[0].info.status == "FAILED"
+    (entry,) = read(here)
+    assert entry.state == "failed"
+    assert entry.message.startswith("train@x failed:\n    chorus: wrong input")
+    said_why = {stage.stage: stage.why for stage in entry.stages}
+    assert said_why["train@x"] == "chorus: wrong input"
+    assert said_why["register"] == "train@x went wrong"
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -183,6 +207,7 @@ def test_stopping(here: Path, prefect_server: str, tracked: str, number: int, st
 
     with get_client(sync_client=True) as client:
         assert client.read_flow_run(run.data.tags["prefect.flow_run"]).state.name == "Cancelled"
+    assert journalled(here) == ["stopped"]
 
 
 def test_two_flows_in_one_checkout(here: Path, prefect_server: str, tracked: str) -> None:
@@ -192,6 +217,7 @@ def test_two_flows_in_one_checkout(here: Path, prefect_server: str, tracked: str
     with alone(here):
         assert main([]) == 2
     assert order(here) == []
+    assert journalled(here) == ["refused"]
 
 
 def test_flows_import_no_torch() -> None:
