@@ -1,28 +1,25 @@
 """One flow at a time in a checkout: two would wait for each other's files in the middle of their work."""
 
-import fcntl
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from pipeline.errors import ChorusError
+from pipeline import exclusive
+from pipeline.exclusive import FOLDER, Busy
 
 
 @contextmanager
-def alone(root: Path) -> Iterator[None]:
-    """Hold the checkout while the context lasts; raises `ChorusError` naming the process that already does."""
-    path = root / ".chorus" / "flow.lock"
-    path.parent.mkdir(exist_ok=True)
-    with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
-            raise ChorusError(f"a flow already runs in {root} (process {holder}); wait for it or end it") from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        # The lock goes with the file, also when this process is killed.
+def alone(root: Path, busy: Busy, say: Callable[[str], None], errand: str | None = None) -> Iterator[None]:
+    """Hold the checkout while the context lasts.
+
+    busy: whether to wait for a flow that already does, or to raise `BusyError`, which names its process.
+    errand: of runs on the same errand only one waits and others are refused, for it will do what they came for. Those
+    without one all wait.
+    """
+    with ExitStack() as held:
+        with ExitStack() as place:
+            if errand:
+                lock = root / FOLDER / f"next-{errand}.lock"
+                place.enter_context(exclusive.alone(lock, f"the place of the next run ({errand})", "refuse", say))
+            held.enter_context(exclusive.alone(root / FOLDER / "flow.lock", f"the flow of {root}", busy, say))
         yield

@@ -5,7 +5,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from flows.exclusive import alone
 from flows.execution import stage_environment
 from flows.git import PARAMS, git
 from pipeline.errors import ChorusError
@@ -23,8 +22,7 @@ def settle_warm_starts(project: Project, say: Callable[[str], None]) -> Project:
         return project
     command = [sys.executable, "-m", "pipeline", "pin"]
     environment = stage_environment(project.params.compute.threads)
-    with alone(project.root):
-        done = subprocess.run(command, cwd=project.root, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=project.root, env=environment, capture_output=True, text=True, check=False)
     for line in done.stdout.splitlines():
         say(line)
     if done.returncode:

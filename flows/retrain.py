@@ -8,6 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
+from flows.exclusive import alone
 from flows.execution import CLEAN, Outcome, Result, stage_environment, verify
 from flows.git import commit_lock
 from flows.graph import read_graph
@@ -49,16 +50,22 @@ def _count(text: str) -> int:
 def command(options: argparse.Namespace, root: Path) -> int:
     """Carry out the command in the checkout at `root`; raises `ChorusError` for bad input."""
     project = Project.load(root)
-    if not options.plan:
-        project = settle_warm_starts(project, say)
-        if options.commit and (committed := commit_pins(root)):
-            say(committed)
+    if options.plan:
+        graph = read_graph(root)
+        print(render(plan(graph, graph.select(options.only), force=options.force)))
+        return 0
+    with alone(project.root, project.params.flow.busy, say):
+        return _run(options, project)
+
+
+def _run(options: argparse.Namespace, project: Project) -> int:
+    root = project.root
+    project = settle_warm_starts(project, say)
+    if options.commit and (committed := commit_pins(root)):
+        say(committed)
     graph = read_graph(root)
     selected = graph.select(options.only)
     steps = plan(graph, selected, force=options.force)
-    if options.plan:
-        print(render(steps))
-        return 0
     idle = all(step.what == LEAVE for step in steps)
     status = _nothing_to_do(project, selected) if idle else _flow(options, root)
     if status == 0 and options.commit:

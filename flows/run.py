@@ -14,7 +14,6 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.artifacts import leave_results, leave_stages
 from flows.devices import Pool, slots_for
-from flows.exclusive import alone
 from flows.execution import FAILED, SKIPPED, STOPPED, VERIFY, Execution, Outcome, Result, stage_environment, verify
 from flows.graph import read_graph
 from flows.journal import COMMAND, COMPLETED, LOCAL, Book, keeping
@@ -69,6 +68,8 @@ def run_graph(execution: Execution, selected: Sequence[str]) -> tuple[Outcome, .
 def retrain(root: Path, only: tuple[str, ...] = (), force: bool = False, slots: int | None = None) -> State[Any]:
     """Bring the checkout at `root` up to date; the data of the returned state is a `Result`.
 
+    Whoever calls it holds the checkout (`flows.exclusive`).
+
     only: names of the stages to look at (`train` stands for all of `train@…`); none means all.
     force: run them although nothing has changed.
     slots: how many stages may compute at once; by default one a GPU, or cores ÷ `compute.threads`.
@@ -83,7 +84,7 @@ def retrain(root: Path, only: tuple[str, ...] = (), force: bool = False, slots: 
 def _retrain(project: Project, book: Book, only: Sequence[str], force: bool, slots: int | None) -> Result:
     processes = Processes()
     log = get_run_logger()
-    with alone(project.root), stopping_on_signals(processes, log.warning):
+    with stopping_on_signals(processes, log.warning):
         graph = read_graph(project.root)
         selected = graph.select(only)
         pool = Pool(slots_for(project.params.compute, slots))

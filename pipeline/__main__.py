@@ -91,6 +91,7 @@ def count(text: str) -> int:
 
 def dispatch(arguments: argparse.Namespace) -> None:
     """Run one command; heavy imports happen here, one command's only."""
+    from pipeline.exclusive import stage_alone
     from pipeline.project import Project
 
     if arguments.command == "where":
@@ -148,8 +149,21 @@ def dispatch(arguments: argparse.Namespace) -> None:
     if not set(rung) <= set(rungs):
         known = ", ".join(map(str, rungs)) or "none; set racing.rungs"
         raise ChorusError(f"there is no rung {arguments.rung} to {arguments.command}; params.yaml has: {known}")
-    stage = importlib.import_module(f"pipeline.stages.{arguments.command.replace('-', '_')}")
-    stage.run(project, *family, *student, *rung)
+    with stage_alone(project.root, stage_name(arguments), project.params.flow.busy):
+        stage = importlib.import_module(f"pipeline.stages.{arguments.command.replace('-', '_')}")
+        stage.run(project, *family, *student, *rung)
+
+
+def stage_name(arguments: argparse.Namespace) -> str:
+    """Return what `dvc.yaml` calls the stage that a command carries out."""
+    command = arguments.command
+    if command in OF_A_STUDENT:
+        return f"{command}@{arguments.student}"
+    if command not in OF_A_RUNG or (command == "evaluate" and arguments.rung == 1):
+        return f"{command}@{arguments.family}" if command in OF_A_FAMILY else str(command)
+    later = f"later{arguments.rung - 2}"  # DVC counts the later rungs from 0
+    name = "evaluate-later" if command == "evaluate" else command
+    return f"{name}@{later}-{arguments.family}" if command in OF_A_FAMILY else f"{name}@{later}"
 
 
 def open_test(project: "Project", arguments: argparse.Namespace) -> None:

@@ -2,6 +2,7 @@
 
 from pipeline.params.family import Family, Regularisers
 from pipeline.params.fields import registered
+from pipeline.params.flow import Flow
 from pipeline.params.gate import Gate
 from pipeline.params.racing import Budget, Racing
 from pipeline.params.reading import missing_sections, parse_params, read_params
@@ -18,6 +19,7 @@ __all__ = [
     "Compute",
     "Data",
     "Family",
+    "Flow",
     "Fusion",
     "Gate",
     "Params",

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 import pipeline.fusion.strategies
 from pipeline.params.family import Family
 from pipeline.params.fields import NAME, Count, Fraction, NotNegative, Positive, Samples, Section, Several, registered
+from pipeline.params.flow import Flow
 from pipeline.params.gate import Gate
 from pipeline.params.racing import Budget, Racing, complaint
 from pipeline.params.select import Select
@@ -196,6 +197,7 @@ class Params(Section):
     judge: Judge = Judge()
     gate: Gate = Gate()
     register_: Register = Field(default=Register(), alias="register")
+    flow: Flow = Flow()
 
     @model_validator(mode="after")
     def _budget_fits_families(self) -> "Params":

@@ -12,6 +12,7 @@ import yaml
 
 from pipeline import registry
 from pipeline.errors import ChorusError
+from pipeline.exclusive import stage_alone
 from pipeline.files import read_json
 from pipeline.lineage import LOCK
 from pipeline.project import Project
@@ -45,9 +46,11 @@ def run(project: Project) -> None:
         print(f"verify  the registry has lost {model} version {said['version']}: registering it again", flush=True)
     if why := outdated(project, tracker):
         print(f"verify  {why}: it compares again", flush=True)
-        gate.run(project)
+        with stage_alone(project.root, "gate", project.params.flow.busy):
+            gate.run(project)
     if lost or why:
-        register.run(project)
+        with stage_alone(project.root, "register", project.params.flow.busy):
+            register.run(project)
         record(project.root)
         return
     assert version is not None

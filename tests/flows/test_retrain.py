@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,10 @@ import pytest
 from mlflow import MlflowClient
 from prefect.artifacts import Artifact
 
+from flows.exclusive import alone
 from flows.journal import expected_seconds, read
 from flows.retrain import main
+from pipeline.exclusive import BusyError
 from tests.flows.conftest import call, dvc, environment_for, gone, order
 
 
@@ -210,14 +214,39 @@ def test_stopping(here: Path, prefect_server: str, tracked: str, number: int, st
     assert journalled(here) == ["stopped"]
 
 
-def test_two_flows_in_one_checkout(here: Path, prefect_server: str, tracked: str) -> None:
-    from flows.exclusive import alone
-
+def test_two_flows_in_one_checkout(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     edit(here / "params.yaml", "lr: 0.1", "lr: 0.5")
-    with alone(here):
+    with alone(here, "refuse", print):
         assert main([]) == 2
+        assert f"is taken by process {os.getpid()}" in capsys.readouterr().err
+        assert main(["--plan"]) == 0
     assert order(here) == []
     assert journalled(here) == ["refused"]
+
+
+def test_a_second_flow_waits_where_it_is_told_to(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = here / "params.yaml"
+    path.write_text(path.read_text() + "flow: {busy: wait}\n")
+    held = ExitStack()
+    held.enter_context(alone(here, "refuse", print))
+    threading.Timer(2, held.close).start()
+    assert main([]) == 0
+    said = capfd.readouterr().err
+    assert said.index("waiting for it") < said.index("nothing to do")
+
+
+def test_of_those_on_one_errand_one_waits(tmp_path: Path) -> None:
+    def wait() -> None:
+        with alone(tmp_path, "wait", lambda _: waits.set(), "scheduled"):
+            taken.set()
+
+    waits, taken = threading.Event(), threading.Event()
+    with alone(tmp_path, "refuse", print, "scheduled"):
+        threading.Thread(target=wait).start()
+        assert waits.wait(10)
+        with pytest.raises(BusyError, match="place of the next run"), alone(tmp_path, "wait", print, "scheduled"):
+            pass
+    assert taken.wait(10)
 
 
 def test_flows_import_no_torch() -> None:
