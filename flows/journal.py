@@ -157,7 +157,7 @@ def enter_killed(root: Path) -> list[Entry]:
 def running(root: Path) -> list[Entry]:
     """Return the runs that have written no line: those that go on, and killed ones that were not entered yet.
 
-    `ended` is when each last wrote.
+    `ended` is now, and of a killed one when it last wrote.
     """
     found = (_unfinished(path) for path in sorted(_folder(root).glob("*.jsonl")))
     return [entry for entry in found if entry is not None]
@@ -226,8 +226,10 @@ def _unfinished(path: Path) -> Entry | None:
     except (FileNotFoundError, ValueError):
         return None
     stages = tuple(stage for line in rest if (stage := _parsed(StageEntry, line)) is not None)
-    ended = {"state": RUNNING} if opened.alive else {"state": KILLED, "message": f"process {opened.pid} is gone"}
-    return opened.entry.model_copy(update={"stages": stages, "ended": wrote, **ended})
+    if opened.alive:
+        return opened.entry.model_copy(update={"stages": stages, "ended": now()})
+    said = {"state": KILLED, "message": f"process {opened.pid} is gone"}
+    return opened.entry.model_copy(update={"stages": stages, "ended": wrote, **said})
 
 
 def _folder(root: Path) -> Path:

@@ -1,0 +1,143 @@
+"""`python -m flows.status`: the last runs of this checkout, how they ended, what stages cost and why some did not run.
+
+It reads the journal alone, so it answers at once, with or without a Prefect server. Exit status: 0, or 2 in a folder
+that is no checkout.
+"""
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from flows import journal
+from flows.execution import FAILED, RAN, SKIPPED, STOPPED
+from flows.graph import require_checkout
+from flows.journal import COMPLETED, IDLE, KILLED, REFUSED, Entry
+from pipeline.errors import ChorusError
+
+SCHEMA = 1
+WIDEST = 2000  # columns of a line where nobody looks at a terminal: pipes get whole lines
+COLOURS = {FAILED: "red", KILLED: "red", REFUSED: "red", STOPPED: "yellow", SKIPPED: "yellow", COMPLETED: "green"}
+
+
+def parser() -> argparse.ArgumentParser:
+    root = argparse.ArgumentParser(prog="python -m flows.status", description="Show the last runs of this checkout.")
+    root.add_argument("--last", metavar="N", type=_count, default=10, help="how many runs (default: 10)")
+    root.add_argument("--json", action="store_true", help="print one JSON document")
+    return root
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("at least one run is needed")
+    return number
+
+
+def last_runs(root: Path, count: int) -> list[Entry]:
+    """Return the runs that go on and those that ended last, the newest first."""
+    open_runs = {entry.id: entry for entry in journal.running(root)}
+    ended = [entry for entry in journal.read(root) if entry.id not in open_runs]
+    return sorted((*ended, *open_runs.values()), key=lambda entry: entry.started, reverse=True)[:count]
+
+
+def costs(runs: Sequence[Entry]) -> dict[str, dict[str, float]]:
+    """Return for each stage that computed in some of these runs: how often, mean and total seconds in its slot."""
+    spent: dict[str, list[float]] = {}
+    for entry in reversed(runs):
+        for stage in entry.stages:
+            if stage.what in (RAN, FAILED, STOPPED):
+                spent.setdefault(stage.stage, []).append(stage.seconds)
+    return {
+        name: {"times": len(seconds), "mean_seconds": round(fmean(seconds), 3), "total_seconds": round(sum(seconds), 3)}
+        for name, seconds in spent.items()
+    }
+
+
+def document(runs: Sequence[Entry]) -> dict[str, Any]:
+    """Return what `--json` prints."""
+    told = [entry.model_dump(mode="json") | {"seconds": round(entry.seconds, 3)} for entry in runs]
+    return {"schema": SCHEMA, "runs": told, "costs": costs(runs)}
+
+
+def runs_table(runs: Sequence[Entry]) -> Table:
+    """Return a terminal table of runs; times are local."""
+    table = _table("runs, the newest first", "started", "state", "took", "by", "stages", "message")
+    for entry in runs:
+        counted = Counter(stage.what for stage in entry.stages)
+        stages = ", ".join(f"{count} {what}" for what, count in counted.items())
+        by = entry.trigger if entry.driver == journal.LOCAL else f"{entry.trigger} ({entry.driver})"
+        message = (entry.message.splitlines() or [""])[0]
+        started = f"{entry.started.astimezone():%Y-%m-%d %H:%M:%S}"
+        cells = (started, entry.state, duration(entry.seconds), by, stages, message)
+        table.add_row(*cells, style=COLOURS.get(entry.state))
+    return table
+
+
+def stages_table(entry: Entry, spent: dict[str, dict[str, float]]) -> Table:
+    """Return a terminal table of one run's stages: what happened, why, and what each cost, here and on average."""
+    title = f"stages of the run of {entry.started.astimezone():%Y-%m-%d %H:%M:%S} ({entry.state})"
+    table = _table(title, "stage", "what happened", "seconds", "mean", "total", "attempts", "why")
+    for column in table.columns[2:6]:
+        column.justify = "right"
+    for stage in entry.stages:
+        cost = spent.get(stage.stage, {})
+        shown = [f"{cost[name]:.1f}" if cost else "" for name in ("mean_seconds", "total_seconds")]
+        seconds = f"{stage.seconds:.1f}" if stage.seconds else ""
+        attempts = str(stage.attempts) if stage.attempts > 1 else ""
+        table.add_row(stage.stage, stage.what, seconds, *shown, attempts, stage.why, style=COLOURS.get(stage.what))
+    total = sum(stage.seconds for stage in entry.stages)
+    table.add_row("all", "", f"{total:.1f}", "", f"{sum(c['total_seconds'] for c in spent.values()):.1f}", style="dim")
+    return table
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as h:mm:ss."""
+    return str(timedelta(seconds=round(seconds)))
+
+
+def print_status(runs: Sequence[Entry], console: Console) -> None:
+    """Print the runs, and the stages of the newest that had something to do."""
+    if not runs:
+        console.print("no run has ended or goes on here; `python -m flows.retrain` starts one")
+        return
+    console.print(runs_table(runs))
+    if shown := next((entry for entry in runs if entry.stages and entry.state != IDLE), None):
+        console.print()
+        console.print(stages_table(shown, costs(runs)))
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(box=None, header_style="bold", title=title, title_justify="left", title_style="italic")
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    return table
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command in the working folder and return its exit status."""
+    options = parser().parse_args(argv)
+    root = Path.cwd()
+    try:
+        require_checkout(root)
+    except ChorusError as error:
+        print(f"chorus: {error}", file=sys.stderr)
+        return 2
+    runs = last_runs(root, options.last)
+    if options.json:
+        print(json.dumps(document(runs), indent=2, ensure_ascii=False))
+    else:
+        print_status(runs, Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else WIDEST))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
