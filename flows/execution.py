@@ -46,6 +46,10 @@ class Outcome:
     def changed(self) -> bool:
         return self.what in (RAN, RESTORED)
 
+    @property
+    def succeeded(self) -> bool:
+        return self.changed or self.what == CLEAN
+
 
 @dataclass(frozen=True)
 class Result:
@@ -110,24 +114,46 @@ class Execution:
         self.root, self.graph, self.pool, self.processes = root, graph, pool, processes
         self.environment, self.force, self.on_end = environment, force, on_end
         self.outcomes: dict[str, Outcome] = {}
+        self._above: Mapping[str, tuple[str, ...]] = {}
+        self._done: dict[str, Outcome] = {}  # those that succeeded
 
     def run(self, stage: str, upstream: Sequence[Outcome], log: Callable[[str], None]) -> Outcome:
         """Bring one stage up to date; DVC is not even asked where nothing above has changed.
 
         log: called with each line of the stage's output.
         """
-        if not self.force and not self.graph.stages[stage].reasons and not any(above.changed for above in upstream):
+        if not self._has_work(stage, upstream):
             outcome = Outcome(stage, CLEAN)
+            self._announce(outcome)
         else:
-            with self.pool.slot(lambda: self.processes.stopped) as slot:
+            with self.pool.slot(stage, lambda: self.processes.stopped) as slot:
                 outcome = Outcome(stage, SKIPPED) if slot is None else self._reproduce(stage, slot, log)
+                self._announce(outcome)
         self.record(outcome)
         return outcome
+
+    def begin(self, selected: Sequence[str]) -> Mapping[str, tuple[str, ...]]:
+        """Take on the selected stages, before the first of them runs; return the stages that each has to wait for."""
+        self._above = {stage: self.graph.before(stage, selected) for stage in selected}
+        self.pool.expect(stage for stage, above in self._above.items() if not above and self._has_work(stage, ()))
+        return self._above
 
     def record(self, outcome: Outcome) -> None:
         """Keep what happened to a stage, or to the check of the registry, and tell `on_end`."""
         self.outcomes[outcome.stage] = outcome
         self.on_end(outcome)
+
+    def _has_work(self, stage: str, upstream: Sequence[Outcome]) -> bool:
+        return self.force or bool(self.graph.stages[stage].reasons) or any(above.changed for above in upstream)
+
+    def _announce(self, outcome: Outcome) -> None:
+        """Announce the stages that can begin after this one, before its slot is free for a less urgent one."""
+        if not outcome.succeeded:
+            return
+        self._done[outcome.stage] = outcome
+        below = [stage for stage, above in self._above.items() if outcome.stage in above]
+        ready = [stage for stage in below if self._done.keys() >= set(self._above[stage])]
+        self.pool.expect(s for s in ready if self._has_work(s, [self._done[name] for name in self._above[s]]))
 
     def _reproduce(self, stage: str, slot: Mapping[str, str], log: Callable[[str], None]) -> Outcome:
         command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage]

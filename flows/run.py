@@ -16,13 +16,17 @@ from flows.artifacts import leave_results, leave_stages
 from flows.devices import Pool, slots_for
 from flows.execution import FAILED, SKIPPED, STOPPED, VERIFY, Execution, Outcome, Result, stage_environment, verify
 from flows.graph import read_graph
-from flows.journal import COMMAND, COMPLETED, LOCAL, Book, keeping
+from flows.journal import COMMAND, COMPLETED, LOCAL, Book, expected_seconds, keeping
+from flows.memory import Room
 from flows.parent import pipeline_run
+from flows.plan import plan
 from flows.process import Processes, stopping_on_signals
 from flows.reasons import Account, state_of
 from flows.server import leave_within
+from flows.urgency import urgencies
 from pipeline.errors import ChorusError
 from pipeline.params.redaction import redact
+from pipeline.peak import peaks
 from pipeline.project import Project
 
 
@@ -53,8 +57,8 @@ def run_graph(execution: Execution, selected: Sequence[str]) -> tuple[Outcome, .
     Below a stage that fails nothing runs; stages that do not depend on it finish.
     """
     futures: dict[str, Any] = {}
-    for stage in selected:
-        upstream = [futures[name] for name in execution.graph.before(stage, selected)]
+    for stage, above in execution.begin(selected).items():
+        upstream = [futures[name] for name in above]
         futures[stage] = run_stage.with_options(name=stage).submit(stage, upstream, execution)
     wait(list(futures.values()))
     for stage in selected:
@@ -72,7 +76,7 @@ def retrain(root: Path, only: tuple[str, ...] = (), force: bool = False, slots: 
 
     only: names of the stages to look at (`train` stands for all of `train@…`); none means all.
     force: run them although nothing has changed.
-    slots: how many stages may compute at once; by default one a GPU, or cores ÷ `compute.threads`.
+    slots: how many stages may compute at once; by default `flow.members_per_gpu` a GPU, or cores ÷ `compute.threads`.
     """
     try:
         with keeping(root, str(runtime.flow_run.id), LOCAL, runtime.deployment.name or COMMAND) as book:
@@ -87,7 +91,9 @@ def _retrain(project: Project, book: Book, only: Sequence[str], force: bool, slo
     with stopping_on_signals(processes, log.warning):
         graph = read_graph(project.root)
         selected = graph.select(only)
-        pool = Pool(slots_for(project.params.compute, slots))
+        urgency = urgencies(graph, plan(graph, selected, force=force), expected_seconds(project.root))
+        offered = slots_for(project.params.compute, slots, project.params.flow.members_per_gpu)
+        pool = Pool(offered, urgency, Room(peaks(project.root)).fits)
         url = runtime.flow_run.ui_url if PREFECT_API_URL.value() else None
         with pipeline_run(project.root, runtime.flow_run.name, str(runtime.flow_run.id), url) as parent:
             log.info("MLflow run %s; %d stages, %d at once", parent.id, len(selected), pool.size)

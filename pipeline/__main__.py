@@ -92,6 +92,7 @@ def count(text: str) -> int:
 def dispatch(arguments: argparse.Namespace) -> None:
     """Run one command; heavy imports happen here, one command's only."""
     from pipeline.exclusive import stage_alone
+    from pipeline.peak import leave_peak
     from pipeline.project import Project
 
     if arguments.command == "where":
@@ -152,6 +153,7 @@ def dispatch(arguments: argparse.Namespace) -> None:
     with stage_alone(project.root, stage_name(arguments), project.params.flow.busy):
         stage = importlib.import_module(f"pipeline.stages.{arguments.command.replace('-', '_')}")
         stage.run(project, *family, *student, *rung)
+        leave_peak(project.root, stage_name(arguments))
 
 
 def stage_name(arguments: argparse.Namespace) -> str:

@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -152,9 +152,15 @@ def tracked(tracking_store: str, monkeypatch: pytest.MonkeyPatch) -> str:
 def run(prefect_server: str) -> Callable[..., dict[str, Outcome]]:
     """Run a checkout's graph as a Prefect flow without MLflow and the registry."""
 
-    def run(root: Path, only: tuple[str, ...] = (), slots: int = 2, **options: Any) -> dict[str, Outcome]:
+    def run(
+        root: Path,
+        only: tuple[str, ...] = (),
+        slots: int = 2,
+        urgency: Mapping[str, float] | None = None,
+        **options: Any,
+    ) -> dict[str, Outcome]:
         graph = read_graph(root)
-        pool = Pool([{"SLOT": str(number)} for number in range(slots)])
+        pool = Pool([{"SLOT": str(number)} for number in range(slots)], urgency)
         execution = Execution(root, graph, pool, Processes(), stage_environment(1), **options)
         outcomes = flow(run_graph, name="graph")(execution, graph.select(only))
         return {outcome.stage: outcome for outcome in outcomes}

@@ -38,10 +38,10 @@ def test_prefects_temporary_server_listens_on_the_loopback_alone(prefect_server:
     assert {address.ip for address in listening if address.port == port} == {"127.0.0.1"}
 
 
-def test_forced_stages_alone_and_one_at_a_time_in_one_slot(done: Path, run: Run) -> None:
-    outcomes = run(done, only=("train",), slots=1, force=True)
+def test_forced_stages_alone_one_at_a_time_in_one_slot_and_the_most_urgent_first(done: Path, run: Run) -> None:
+    outcomes = run(done, only=("train",), slots=1, urgency={"train@x": 1, "train@y": 2}, force=True)
     assert what(outcomes) == {"train@x": RAN, "train@y": RAN}
-    assert [event for _, event in order(done)] == ["begins", "ends", "begins", "ends"]
+    assert order(done) == [("y", "begins"), ("y", "ends"), ("x", "begins"), ("x", "ends")]
 
 
 def test_two_slots_overlap(done: Path, run: Run) -> None:
