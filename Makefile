@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run repro test test-slow browser lint format bench constraints ui clean
+.PHONY: help setup demo run repro test test-slow browser chaos lint format bench constraints ui clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ browser: ## install Chromium, in which tests open the report (Debian, as root)
 
 test-slow: setup ## the tests on real data sets (minutes)
 	python -m pytest -m slow
+
+chaos: setup ## kill, fill and damage runs of the pipeline at N seeded moments (N=20; SEED= and ONLY= repeat one)
+	python -m tests.chaos -n $(or $(N),20) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only '$(ONLY)')
 
 lint: setup ## ruff and mypy
 	ruff check .
