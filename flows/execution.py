@@ -1,5 +1,6 @@
 """One stage's command, run through DVC in a slot, and what came of it."""
 
+import itertools
 import os
 import sys
 import time
@@ -8,9 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from flows.attempts import Patience, what_can_pass
 from flows.devices import Pool
 from flows.graph import Graph
 from flows.process import Processes
+from pipeline.exits import BAD_INPUT, NO_ROOM
 from pipeline.params.redaction import redact
 from pipeline.tracking import PIPELINE_RUN
 
@@ -35,12 +38,17 @@ KEPT = 12  # last lines of a failed stage that are shown again at the end
 
 @dataclass(frozen=True)
 class Outcome:
-    """What happened to a stage: one of the words above, how many seconds it took, and a message where it went wrong."""
+    """What happened to a stage: one of the words above, how many seconds it took, and a message where it went wrong.
+
+    attempts: how many of them the seconds are of. passing: why another attempt may succeed; empty where none will.
+    """
 
     stage: str
     what: str
     seconds: float = 0.0
     message: str = ""
+    attempts: int = 1
+    passing: str = ""
 
     @property
     def changed(self) -> bool:
@@ -109,10 +117,12 @@ class Execution:
         environment: Mapping[str, str],
         *,
         force: bool = False,
+        patience: Patience | None = None,
         on_end: Callable[[Outcome], None] = lambda _outcome: None,
     ) -> None:
         self.root, self.graph, self.pool, self.processes = root, graph, pool, processes
         self.environment, self.force, self.on_end = environment, force, on_end
+        self.patience = patience or Patience()
         self.outcomes: dict[str, Outcome] = {}
         self._above: Mapping[str, tuple[str, ...]] = {}
         self._done: dict[str, Outcome] = {}  # those that succeeded
@@ -126,9 +136,7 @@ class Execution:
             outcome = Outcome(stage, CLEAN)
             self._announce(outcome)
         else:
-            with self.pool.slot(stage, lambda: self.processes.stopped) as slot:
-                outcome = Outcome(stage, SKIPPED) if slot is None else self._reproduce(stage, slot, log)
-                self._announce(outcome)
+            outcome = self._attempts(stage, log)
         self.record(outcome)
         return outcome
 
@@ -154,6 +162,23 @@ class Execution:
         below = [stage for stage, above in self._above.items() if outcome.stage in above]
         ready = [stage for stage in below if self._done.keys() >= set(self._above[stage])]
         self.pool.expect(s for s in ready if self._has_work(s, [self._done[name] for name in self._above[s]]))
+
+    def _attempts(self, stage: str, log: Callable[[str], None]) -> Outcome:
+        """Reproduce a stage, again and again while its failure can pass; others may have its slot between attempts."""
+        seconds = 0.0
+        for attempt in itertools.count(1):
+            with self.pool.slot(stage, lambda: self.processes.stopped) as slot:
+                outcome = Outcome(stage, SKIPPED) if slot is None else self._reproduce(stage, slot, log)
+                self._announce(outcome)
+            seconds += outcome.seconds
+            wait = self.patience.wait(attempt) if outcome.passing else None
+            if wait is None:
+                break
+            log(f"{stage}: {outcome.passing}; attempt {attempt + 1} of {self.patience.retries + 1} in {wait:g} s")
+            if self.processes.stopped_within(wait):
+                outcome = Outcome(stage, STOPPED)
+                break
+        return replace(outcome, seconds=seconds, attempts=attempt)
 
     def _reproduce(self, stage: str, slot: Mapping[str, str], log: Callable[[str], None]) -> Outcome:
         command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage]
@@ -196,15 +221,17 @@ def _follow(
         return Outcome(name, what, seconds)
     if processes.stopped:
         return Outcome(name, STOPPED, seconds)
-    return Outcome(name, FAILED, seconds, failure_message(status, list(said)))
+    lines = list(said)
+    return Outcome(name, FAILED, seconds, failure_message(status, lines), passing=what_can_pass(status, lines))
 
 
 def failure_message(status: int, lines: Sequence[str]) -> str:
-    """Return what to show of a failed command: the one message that bad input gives, else its last lines.
+    """Return what to show of a failed command: the one message of bad input or of a full disk, else its last lines.
 
     status: the command's own; `dvc` has another one and tells its command's at the end of a line.
     """
     start = next((place for place, line in enumerate(lines) if line.startswith("chorus: ")), None)
-    if start is not None and (status == 2 or lines[-1].endswith("exited with 2")):
+    said = next((known for known in (BAD_INPUT, NO_ROOM) if lines[-1].endswith(f"exited with {known}")), status)
+    if start is not None and said in (BAD_INPUT, NO_ROOM):
         return "\n".join(line for line in lines[start:] if not line.startswith("ERROR: failed to reproduce"))
     return "\n".join(lines[-KEPT:])

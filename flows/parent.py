@@ -23,4 +23,5 @@ def pipeline_run(root: Path, name: str, flow_run: str, url: str | None = None) -
     try:
         yield parent
     finally:
+        tracker.reap()  # of stages that were killed
         tracker.client.set_terminated(parent.id, parent.status)

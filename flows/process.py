@@ -43,6 +43,13 @@ class Processes:
     def stopped(self) -> bool:
         return self.stopped_by is not None
 
+    def stopped_within(self, seconds: float) -> bool:
+        """Wait, and return whether the commands were asked to end meanwhile; then at once."""
+        deadline = time.monotonic() + seconds
+        while not self.stopped and (left := deadline - time.monotonic()) > 0:
+            time.sleep(min(TICK, left))
+        return self.stopped
+
     def run(
         self, command: Sequence[str], folder: Path, environment: Mapping[str, str], on_line: Callable[[str], None]
     ) -> int:

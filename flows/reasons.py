@@ -20,7 +20,11 @@ class Account:
         if outcome.what in (FAILED, STOPPED):
             self._bad.add(outcome.stage)
         return StageEntry(
-            stage=outcome.stage, what=outcome.what, seconds=round(outcome.seconds, 3), why=self._why(outcome)
+            stage=outcome.stage,
+            what=outcome.what,
+            seconds=round(outcome.seconds, 3),
+            why=self._why(outcome),
+            attempts=outcome.attempts,
         )
 
     def _why(self, outcome: Outcome) -> str:

@@ -16,6 +16,7 @@ from flows.journal import COMPLETED, IDLE, enter_refused, keeping
 from flows.pins import commit_pins, settle_warm_starts
 from flows.plan import LEAVE, plan, render
 from flows.process import Processes, stopping_on_signals
+from flows.reaping import dead_flows, forget_flow, reap, settle
 from flows.reasons import state_of
 from flows.server import connect
 from flows.summary import print_summary, read_results
@@ -60,6 +61,7 @@ def command(options: argparse.Namespace, root: Path) -> int:
 
 def _run(options: argparse.Namespace, project: Project) -> int:
     root = project.root
+    reap(root, say)
     project = settle_warm_starts(project, say)
     if options.commit and (committed := commit_pins(root)):
         say(committed)
@@ -76,6 +78,7 @@ def _run(options: argparse.Namespace, project: Project) -> int:
 def _nothing_to_do(project: Project, selected: tuple[str, ...]) -> int:
     """Check the registry alone: neither Prefect nor MLflow has a run to record."""
     say("nothing to do: all stages are up to date")
+    close_books_of_dead_flows(project.root)
     outcomes = [Outcome(stage, CLEAN) for stage in selected]
     processes = Processes()
     with keeping(project.root) as book:
@@ -89,12 +92,24 @@ def _nothing_to_do(project: Project, selected: tuple[str, ...]) -> int:
     return _report(result)
 
 
+def close_books_of_dead_flows(root: Path) -> None:
+    """End the runs that flows which were killed left open in Prefect and MLflow, where no flow that runs does it."""
+    if not dead_flows(root):
+        return
+    from pipeline.tracking import Tracker
+
+    Tracker(root).reap()
+    connect(say)
+    settle(root, say)
+
+
 def _flow(options: argparse.Namespace, root: Path) -> int:
     """Run the Prefect flow and print how it ended."""
     connect(say)
     from flows.run import retrain
 
     state = retrain(root, options.only, options.force, options.slots, return_state=True)
+    forget_flow(root, str(state.state_details.flow_run_id))
     result = state.result(raise_on_failure=False)
     if isinstance(result, ChorusError):  # the flow has entered it in the journal
         say(f"chorus: {result}")

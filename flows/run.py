@@ -12,7 +12,9 @@ from prefect.settings import PREFECT_API_URL
 from prefect.states import Cancelled, Completed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows import reaping
 from flows.artifacts import leave_results, leave_stages
+from flows.attempts import Patience
 from flows.devices import Pool, slots_for
 from flows.execution import FAILED, SKIPPED, STOPPED, VERIFY, Execution, Outcome, Result, stage_environment, verify
 from flows.graph import read_graph
@@ -89,6 +91,9 @@ def _retrain(project: Project, book: Book, only: Sequence[str], force: bool, slo
     processes = Processes()
     log = get_run_logger()
     with stopping_on_signals(processes, log.warning):
+        reaping.reap(project.root, log.warning)
+        reaping.settle(project.root, log.warning)
+        reaping.note_flow(project.root, str(runtime.flow_run.id))
         graph = read_graph(project.root)
         selected = graph.select(only)
         urgency = urgencies(graph, plan(graph, selected, force=force), expected_seconds(project.root))
@@ -98,6 +103,7 @@ def _retrain(project: Project, book: Book, only: Sequence[str], force: bool, slo
         with pipeline_run(project.root, runtime.flow_run.name, str(runtime.flow_run.id), url) as parent:
             log.info("MLflow run %s; %d stages, %d at once", parent.id, len(selected), pool.size)
             environment = stage_environment(project.params.compute.threads, parent.id)
+            patience = Patience(project.params.flow.retries, project.params.flow.retry_seconds)
             account = Account(graph, selected, force=force)
             execution = Execution(
                 project.root,
@@ -106,6 +112,7 @@ def _retrain(project: Project, book: Book, only: Sequence[str], force: bool, slo
                 processes,
                 environment,
                 force=force,
+                patience=patience,
                 on_end=lambda outcome: book.add(account.entry(outcome)),
             )
             result = _carry_out(execution, selected)

@@ -180,20 +180,41 @@ def open_test(project: "Project", arguments: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Return the exit status: 0, 2 for bad input, 130 after an interrupt, 143 after SIGTERM."""
+    """Return the exit status: 0, 2 for bad input, 74 where there is no room to write, 75 for what can pass (a network
+    or server that is away, memory that others hold), 130 after an interrupt, 143 after SIGTERM.
+    """
     arguments = parser().parse_args(argv)
     # SIGTERM unwinds like Ctrl-C, so that temporary files go and runs are closed; training handles it itself.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         dispatch(arguments)
-    except ChorusError as error:
-        from pipeline.params.redaction import redact
-
-        print(f"chorus: {redact(str(error))}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         return 130
+    except Exception as error:
+        return explained(error)
     return 0
+
+
+def explained(error: Exception) -> int:
+    """Print an error as its kind deserves and return the exit status; raises it again where it is an unexpected one."""
+    from pipeline import exits
+    from pipeline.params.redaction import redact
+
+    status = exits.status_of(error)
+    if isinstance(error, ChorusError):
+        print(f"chorus: {redact(str(error))}", file=sys.stderr)
+    elif status == exits.NO_ROOM:
+        print(
+            f"chorus: there is no room to write ({redact(str(error))}); nothing was left half written: make room "
+            "and start again, what is complete is kept",
+            file=sys.stderr,
+        )
+    elif status == exits.CAN_PASS:
+        redacted_traceback(type(error), error, error.__traceback__)
+        print(f"chorus: this can pass: {redact(str(error)) or type(error).__name__}", file=sys.stderr)
+    else:
+        raise error
+    return status
 
 
 def redacted_traceback(*error: Any) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.data.raw import RawImage, RawWriter
-from pipeline.errors import ChorusError
+from pipeline.errors import ChorusError, PassingError
+from pipeline.exits import is_full
 from pipeline.files import file_hash
 
 DEFAULT_ROOT = Path("~/.cache/chorus")
@@ -183,8 +184,13 @@ def _downloading(remedy: str) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, EOFError) as error:  # URLError and timeouts are OSErrors
+        if is_full(error):
+            raise
+        # torchvision tells of servers that do not answer by the second, without the cause.
+        passing = getattr(error, "code", 500) >= 500 if isinstance(error, OSError) else "downloading" in str(error)
+        kind = PassingError if passing else ChorusError
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
-        raise ChorusError(f"the data set is not there and cannot be downloaded ({reason}); {remedy}") from None
+        raise kind(f"the data set is not there and cannot be downloaded ({reason}); {remedy}") from None
     finally:
         socket.setdefaulttimeout(before)
 

@@ -17,7 +17,8 @@ from torch_fidelity.feature_extractor_dinov2 import FeatureExtractorDinoV2
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 from torch_fidelity.feature_extractor_vgg16 import FeatureExtractorVGG16
 
-from pipeline.errors import ChorusError
+from pipeline.errors import ChorusError, PassingError
+from pipeline.exits import is_full
 from pipeline.files import file_hash
 
 DINOV2_CODE = "facebookresearch/dinov2"
@@ -116,7 +117,11 @@ def find_weights(name: str, given: Path | None) -> Path:
         try:
             torch.hub.download_url_to_file(published.url, str(cached), hash_prefix=published.digest, progress=False)
         except (URLError, OSError, RuntimeError) as error:
-            raise ChorusError(
+            if is_full(error):
+                raise
+            # A RuntimeError says that what came is not the published file, an HTTP status below 500 that there is none.
+            passing = isinstance(error, OSError) and getattr(error, "code", 500) >= 500
+            raise (PassingError if passing else ChorusError)(
                 f"the weights of extractor '{name}' could not be downloaded ({error}); {remedy}"
             ) from None
     return checked(cached, published, remedy)
@@ -143,7 +148,7 @@ def load_published(name: str, weights: Path) -> torch.nn.Module:
         module: torch.nn.Module = published.build(name, layers, feature_extractor_weights_path=str(weights))
     except URLError as error:
         checkout = Path(torch.hub.get_dir()) / f"{DINOV2_CODE.replace('/', '_')}_{DINOV2_COMMIT}"
-        raise ChorusError(
+        raise PassingError(
             f"the code of extractor '{name}' could not be downloaded ({error.reason}); "
             f"put commit {DINOV2_COMMIT} of https://github.com/{DINOV2_CODE} at {checkout}"
         ) from None

@@ -1,15 +1,25 @@
 """The section `flow` of `params.yaml`: how stages are driven. No stage reads it, so no result depends on it."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pipeline.params.fields import Count, Section
+from pydantic import Field
+
+from pipeline.params.fields import Count, NotNegative, Section
 
 
 class Flow(Section):
-    """busy: what becomes of a run, or a stage, that finds another at work in the checkout.
+    """Limits and manners of a run.
+
+    busy: what becomes of a run, or a stage, that finds another at work in the checkout.
 
     members_per_gpu: how many stages may share a GPU, as far as they are known to fit.
+
+    retries: further attempts at a stage whose failure can pass.
+
+    retry_seconds: before the first of them; each wait is twice as long as the one before.
     """
 
     busy: Literal["wait", "refuse"] = "refuse"
     members_per_gpu: Count = 1
+    retries: Annotated[int, Field(ge=0, strict=True)] = 3
+    retry_seconds: NotNegative = 10

@@ -1,0 +1,99 @@
+"""Failures that can pass are tried again, others are not."""
+
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from flows.attempts import LONGEST, Patience, what_can_pass
+from flows.devices import Pool
+from flows.execution import FAILED, RAN, STOPPED, Execution, stage_environment
+from flows.graph import read_graph
+from flows.process import Processes
+
+FAILED_TO_RUN = "ERROR: failed to reproduce 'train@x': failed to run: python work.py x, exited with"
+
+
+@pytest.mark.parametrize(
+    ("status", "line", "passes"),
+    [
+        (255, f"{FAILED_TO_RUN} 75", True),
+        (255, f"{FAILED_TO_RUN} -9", True),
+        (255, f"{FAILED_TO_RUN} 137", True),
+        (255, f"{FAILED_TO_RUN} 143", True),
+        (-signal.SIGKILL, "working", True),
+        (255, "ERROR: 'raw.txt' is busy, it is being blocked by:", True),
+        (255, f"{FAILED_TO_RUN} 1", False),
+        (255, f"{FAILED_TO_RUN} 2", False),
+        (255, f"{FAILED_TO_RUN} 74", False),
+        (255, f"{FAILED_TO_RUN} -11", False),
+        (255, f"{FAILED_TO_RUN} 130", False),
+        (-signal.SIGSEGV, "working", False),
+    ],
+)
+def test_what_can_pass(status: int, line: str, passes: bool) -> None:
+    assert bool(what_can_pass(status, ["working on x", line])) == passes
+
+
+def test_waits_double_up_to_a_limit_and_end() -> None:
+    assert [Patience(3, 10).wait(attempt) for attempt in (1, 2, 3, 4)] == [10, 20, 40, None]
+    assert Patience(20, 10).wait(15) == LONGEST
+    assert Patience().wait(1) is None
+
+
+def execution(root: Path, patience: Patience) -> Execution:
+    return Execution(root, read_graph(root), Pool([{}]), Processes(), stage_environment(1), patience=patience)
+
+
+def fail(root: Path, *statuses: int) -> None:
+    """Let the first attempts at train@x end with these statuses (negative: by that signal)."""
+    (root / "log").mkdir(exist_ok=True)
+    (root / "log" / "x.statuses").write_text(" ".join(map(str, statuses)))
+    text = (root / "work.py").read_text()
+    (root / "work.py").write_text(
+        text + ""
+        if "statuses" in text
+        else "import os, pathlib, sys\n"
+        "left = pathlib.Path('log', sys.argv[1] + '.statuses')\n"
+        "if left.exists() and (statuses := left.read_text().split()):\n"
+        "    left.write_text(' '.join(statuses[1:]))\n"
+        "    first = int(statuses[0])\n"
+        "    os.kill(os.getpid(), -first) if first < 0 else os._exit(first)\n" + text
+    )
+
+
+def test_a_stage_is_attempted_until_it_succeeds(done: Path) -> None:
+    (done / "raw.txt").write_text("other")
+    fail(done, 75, -signal.SIGKILL)
+    said: list[str] = []
+    outcome = execution(done, Patience(3, 0.01)).run("train@x", [], said.append)
+    assert (outcome.what, outcome.attempts) == (RAN, 3)
+    assert outcome.seconds > 0
+    tried_again = [line for line in said if "attempt" in line]
+    assert tried_again[0] == "train@x: its cause can pass; attempt 2 of 4 in 0.01 s"
+    assert "SIGKILL" in tried_again[1]
+
+
+def test_a_stage_is_not_attempted_again_where_that_is_no_use(done: Path) -> None:
+    (done / "raw.txt").write_text("other")
+    fail(done, 75, 2)
+    outcome = execution(done, Patience(3, 0.01)).run("train@x", [], lambda _: None)
+    assert (outcome.what, outcome.attempts) == (FAILED, 2)
+
+
+def test_a_wait_ends_when_the_flow_is_stopped(done: Path) -> None:
+    (done / "raw.txt").write_text("other")
+    fail(done, 75)
+    run = execution(done, Patience(1, 60))
+    said: list[str] = []
+
+    def log(line: str) -> None:
+        said.append(line)
+        if "attempt 2" in line:
+            threading.Timer(0.2, run.processes.stop).start()
+
+    began = time.monotonic()
+    assert run.run("train@x", [], log).what == STOPPED
+    assert time.monotonic() - began < 50
