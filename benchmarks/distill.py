@@ -27,7 +27,7 @@ from pipeline.evaluation import frechet, store
 from pipeline.evaluation.extractors import load_extractors
 from pipeline.export.onnx import OnnxGenerator, quantise, to_onnx
 from pipeline.files import read_json
-from pipeline.fusion.kinds import networks_of
+from pipeline.fusion.needs import networks_of
 from pipeline.fusion.samplers import CandidateSampler, MixtureSampler, Sampler, draw
 from pipeline.params import Compute, Family
 from pipeline.project import Project

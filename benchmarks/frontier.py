@@ -21,7 +21,8 @@ from PIL import Image, ImageDraw
 from pipeline.compute import set_up
 from pipeline.evaluation import frechet, store
 from pipeline.evaluation.extractors import load_extractors
-from pipeline.fusion.kinds import networks_of
+from pipeline.files import copy_snapshot
+from pipeline.fusion.needs import networks_of
 from pipeline.fusion.samplers import Sampler, draw
 from pipeline.fusion.strategies._base import Fusion, NotApplicableError, Problem, strategy
 from pipeline.project import Project
@@ -30,7 +31,7 @@ from pipeline.recipes import load_sampler
 from pipeline.report.charts import colour
 from pipeline.stages._material import material_of
 from pipeline.stages._pool import halves_of_val, read_pool
-from pipeline.weights import copy_snapshot, save_companion
+from pipeline.weights import save_companion
 
 RATES = (1 / 2, 1 / 3, 1 / 4, 1 / 8)
 WIDTH, HEIGHT, MARGIN = 520, 300, 46

@@ -6,7 +6,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,3 +107,12 @@ def tree_hash(folder: Path, without: Collection[str] = ()) -> str:
             continue
         digest.update(f"{path.relative_to(folder).as_posix()}\x00{file_hash(path)}\n".encode())
     return digest.hexdigest()
+
+
+def copy_snapshot(source: Path, target: Path, networks: Iterable[str]) -> None:
+    """Copy a snapshot's configuration and some of its networks; raises `ChorusError` where one is missing."""
+    target.mkdir(parents=True, exist_ok=True)
+    for name in ["config.json", *(f"{network}.safetensors" for network in sorted(networks))]:
+        if not (source / name).is_file():
+            raise ChorusError(f"{source / name} is missing though the recipe needs it; run `dvc repro`")
+        shutil.copyfile(source / name, target / name)

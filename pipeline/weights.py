@@ -1,7 +1,6 @@
 """Networks on disk: `config.json` beside safetensors, nothing pickled."""
 
-import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pipeline.errors import ChorusError
-from pipeline.files import read_json, replacing, write_json
+from pipeline.files import copy_snapshot, read_json, replacing, write_json
 from pipeline.layers.combiner import Combiner
 from pipeline.models._base import ModelConfig, build_discriminator, build_generator
 
@@ -90,15 +89,6 @@ def save_half(folder: Path, config: ModelConfig, generator: nn.Module) -> None:
     with replacing(folder / "generator.safetensors") as temporary:
         save_file(halved, temporary)
     write_json(folder / "config.json", {"schema": SCHEMA, "model": config.to_json(), "precision": "fp16"})
-
-
-def copy_snapshot(source: Path, target: Path, networks: Iterable[str]) -> None:
-    """Copy a snapshot's configuration and some of its networks; raises `ChorusError` where one is missing."""
-    target.mkdir(parents=True, exist_ok=True)
-    for name in ["config.json", *(f"{network}.safetensors" for network in sorted(networks))]:
-        if not (source / name).is_file():
-            raise ChorusError(f"{source / name} is missing though the recipe needs it; run `dvc repro`")
-        shutil.copyfile(source / name, target / name)
 
 
 def copy_variant(source: Path, target: Path, generator: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""Commands that only print or refuse start at once: what is heavy is imported when it is needed."""
+"""Commands that print, refuse or check start at once: what is heavy is imported when it is needed."""
 
 import subprocess
 import sys
@@ -8,8 +8,10 @@ import pytest
 HEAVY = {"torch", "torchvision", "numpy", "scipy", "sklearn", "pandas", "mlflow", "prefect", "dvc", "ray", "rich"}
 
 
-@pytest.mark.parametrize("module", ["pipeline.__main__", "flows.retrain"])
-def test_a_command_imports_nothing_heavy_before_it_is_needed(module: str) -> None:
+@pytest.mark.parametrize(
+    "module", ["pipeline.__main__", "flows.retrain", "pipeline.stages.verify", "pipeline.packaged.folder"]
+)
+def test_nothing_heavy_is_imported_before_it_is_needed(module: str) -> None:
     code = f"import sys, {module}; print(*{{name.partition('.')[0] for name in sys.modules}})"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert set(loaded) & HEAVY == set()

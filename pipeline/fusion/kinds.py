@@ -1,6 +1,5 @@
-"""The kinds of samplers that a recipe can name: building one, and what networks that takes."""
+"""The kinds of samplers that a recipe can name, and building one."""
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +15,6 @@ from pipeline.fusion.refine import RefineSampler
 from pipeline.fusion.rejection import RejectionSampler
 from pipeline.fusion.samplers import AverageSampler, CandidateSampler, MixtureSampler, Sampler, VoteSampler
 from pipeline.layers.combiner import Stack
-
-ID = re.compile(r"[a-z0-9][a-z0-9_-]*(/[a-z0-9][a-z0-9_-]*){1,2}")
 
 
 @dataclass(frozen=True)
@@ -91,29 +88,3 @@ def build_sampler(recipe: dict[str, Any], load: Loader, device: torch.device | s
             experts = [build(part) for part in node["parts"]]
             return MoeSampler(experts, node["shares"], node["table"], by_class=node["by_class"], **routing(node))
     raise ChorusError(f"unknown sampler kind {recipe.get('kind')!r} in the recipe: this code is older than the model")
-
-
-def networks_of(recipe: dict[str, Any]) -> dict[str, set[str]]:
-    """Return what a recipe needs: by a candidate's id `generator`, `discriminator` or both; a companion's `model`.
-
-    The names are those of folders: raises `ChorusError` for one that leads anywhere else.
-    """
-    needed: dict[str, set[str]] = {}
-    if recipe["kind"] == "candidate":
-        needed[recipe["id"]] = {"generator"}
-    for name in recipe.get("companions", {}).values():
-        needed[name] = {"model"}
-    for name in recipe.get("critics", []):
-        needed.setdefault(name, set()).add("discriminator")
-    for name in needed:
-        if not ID.fullmatch(name):
-            raise ChorusError(f"the recipe names {name!r}, which is not the id of a candidate or of its companion")
-    for inner in inner_of(recipe):
-        for name, networks in networks_of(inner).items():
-            needed.setdefault(name, set()).update(networks)
-    return needed
-
-
-def inner_of(recipe: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the recipes that a recipe is made of."""
-    return [*recipe.get("parts", []), *([recipe["source"]] if "source" in recipe else [])]

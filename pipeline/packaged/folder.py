@@ -5,10 +5,9 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.files import read_json, tree_hash, write_json
-from pipeline.fusion.kinds import networks_of
+from pipeline.files import copy_snapshot, read_json, tree_hash, write_json
+from pipeline.fusion.needs import networks_of
 from pipeline.packaged.code import package_name, write_sampling_code
-from pipeline.weights import copy_snapshot
 
 if TYPE_CHECKING:
     from mlflow.models import Model, ModelSignature

@@ -3,7 +3,7 @@
 import numpy as np
 
 from pipeline.data.dataset import load_split
-from pipeline.files import write_json
+from pipeline.files import copy_snapshot, write_json
 from pipeline.fusion.critic import RULES, FusedCritic, areas_of
 from pipeline.fusion.judging import MOST, fit_readings, members_images
 from pipeline.fusion.strategies._base import NotApplicableError, Problem
@@ -11,7 +11,7 @@ from pipeline.project import Project
 from pipeline.recipes import CRITIC
 from pipeline.stages._material import images_of
 from pipeline.stages._pool import rows_of_halves
-from pipeline.weights import SCHEMA, copy_snapshot, load_discriminator
+from pipeline.weights import SCHEMA, load_discriminator
 
 
 def write_critic(project: Project, problem: Problem) -> None:

@@ -6,14 +6,14 @@ from typing import Any
 from pipeline.evaluation import store
 from pipeline.evaluation.frechet import mean_distance
 from pipeline.evaluation.ruler import DECIDES, Real
-from pipeline.files import read_json, write_json
+from pipeline.files import copy_snapshot, read_json, write_json
 from pipeline.fusion.choosing import Arm, choose, why_not
-from pipeline.fusion.kinds import networks_of
+from pipeline.fusion.needs import networks_of
 from pipeline.project import Project
 from pipeline.stages._pool import halves_of_val, relative_features
 from pipeline.stages._students import read_measured, remove_former
 from pipeline.stages._teacher import CONTROL, STUDENT, teacher_recipe
-from pipeline.weights import SCHEMA, copy_snapshot
+from pipeline.weights import SCHEMA
 
 STRATEGY = "strategy"
 

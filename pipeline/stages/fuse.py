@@ -8,10 +8,10 @@ from pipeline.compute import Runtime, set_up
 from pipeline.errors import ChorusError
 from pipeline.evaluation import store
 from pipeline.evaluation.ruler import DECIDES
-from pipeline.files import write_json
+from pipeline.files import copy_snapshot, write_json
 from pipeline.fusion.choice import Entrant, choose, verdict
 from pipeline.fusion.diversity import diversity, plain_mixtures
-from pipeline.fusion.kinds import networks_of
+from pipeline.fusion.needs import networks_of
 from pipeline.fusion.samplers import draw
 from pipeline.fusion.selection import select
 from pipeline.fusion.strategies._base import Fusion, NotApplicableError, Problem, strategy
@@ -24,7 +24,7 @@ from pipeline.stages._critic import write_critic
 from pipeline.stages._material import material_of
 from pipeline.stages._pool import halves_of_val, read_pool, remove_former, without_worse_siblings
 from pipeline.stages._scoring import Scorer
-from pipeline.weights import SCHEMA, copy_snapshot, copy_variant, save_companion
+from pipeline.weights import SCHEMA, copy_variant, save_companion
 
 
 def run(project: Project) -> None:

@@ -16,7 +16,6 @@ from pipeline.exclusive import stage_alone
 from pipeline.files import read_json
 from pipeline.lineage import LOCK
 from pipeline.project import Project
-from pipeline.stages import gate, register
 from pipeline.stages._verdict import outdated
 from pipeline.tracking import PIPELINE_RUN, Tracker
 
@@ -45,10 +44,14 @@ def run(project: Project) -> None:
     if lost:
         print(f"verify  the registry has lost {model} version {said['version']}: registering it again", flush=True)
     if why := outdated(project, tracker):
+        from pipeline.stages import gate  # it imports torch, which takes longer than all of this check
+
         print(f"verify  {why}: it compares again", flush=True)
         with stage_alone(project.root, "gate", project.params.flow.busy):
             gate.run(project)
     if lost or why:
+        from pipeline.stages import register
+
         with stage_alone(project.root, "register", project.params.flow.busy):
             register.run(project)
         record(project.root)
@@ -57,6 +60,8 @@ def run(project: Project) -> None:
     if registry.alias_number(tracker, model) != version.number:
         registry.set_candidate(tracker, version)
     if PIPELINE_RUN in os.environ:
+        from pipeline.stages import register
+
         register.mark_reused(project, tracker, tracker.pipeline())
     print(f"verify  the registry holds {model} version {version.number}", flush=True)
 

@@ -11,8 +11,9 @@ from pipeline.errors import ChorusError
 from pipeline.evaluation.networks import NetworkConfig, build, to_float
 from pipeline.evaluation.ruler import fit_ruler
 from pipeline.fusion.clusters import clusters
-from pipeline.fusion.kinds import Loader, build_sampler, networks_of
+from pipeline.fusion.kinds import Loader, build_sampler
 from pipeline.fusion.moe import MoeSampler, Router
+from pipeline.fusion.needs import networks_of
 from pipeline.fusion.samplers import CandidateSampler, MixtureSampler, draw, to_uint8
 from tests.fusion.test_samplers import ByClass, Linear
 

@@ -6,7 +6,8 @@ from torch import nn
 
 from pipeline.errors import ChorusError
 from pipeline.evaluation.networks import NetworkConfig, build
-from pipeline.fusion.kinds import Loader, build_sampler, networks_of
+from pipeline.fusion.kinds import Loader, build_sampler
+from pipeline.fusion.needs import networks_of
 from pipeline.fusion.ratio import Ratio
 from pipeline.fusion.rejection import RejectionSampler
 from pipeline.fusion.samplers import (

@@ -7,7 +7,8 @@ import torch
 import pipeline.fusion.strategies
 from pipeline.evaluation.ruler import Real, Ruler
 from pipeline.fusion.diversity import diversity
-from pipeline.fusion.kinds import Loader, build_sampler, networks_of
+from pipeline.fusion.kinds import Loader, build_sampler
+from pipeline.fusion.needs import networks_of
 from pipeline.fusion.samplers import draw
 from pipeline.fusion.strategies._base import Candidate, NotApplicableError, Problem, strategy
 from pipeline.layers.combiner import Combiner
