@@ -21,7 +21,12 @@ RAN, RESTORED, CLEAN = "ran", "restored from cache", "up to date"
 FAILED, STOPPED, SKIPPED = "failed", "stopped", "not run"
 HELD = "version is there"  # of the check of the registry
 # How DVC says which of the three it did.
-SIGNS = {"Running stage '": RAN, "is cached - skipping run": RESTORED, "didn't change, skipping": CLEAN}
+SIGNS = {
+    "Running stage '": RAN,
+    "is cached - skipping run": RESTORED,
+    "Pulling data for stage": RESTORED,
+    "didn't change, skipping": CLEAN,
+}
 # Advice to people who type dvc's commands; in a flow's log it only hides the stage's own lines.
 ADVICE = (
     "To track the changes with git",
@@ -181,27 +186,30 @@ class Execution:
         return replace(outcome, seconds=seconds, attempts=attempt)
 
     def _reproduce(self, stage: str, slot: Mapping[str, str], log: Callable[[str], None]) -> Outcome:
-        command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage]
-        if self.force:
-            command.append("--force")
-        return _follow(self.processes, stage, command, self.root, {**self.environment, **slot}, log)
+        return self._dvc(stage, slot, log, "repro", "--single-item", stage, *(["--force"] if self.force else []))
+
+    def _dvc(self, name: str, slot: Mapping[str, str], log: Callable[[str], None], *arguments: str) -> Outcome:
+        command = [sys.executable, "-m", "dvc", "--wait-for-lock", *arguments]
+        environment = {**self.environment, **slot}
+        return follow(
+            self.processes, name, lambda on_line: self.processes.run(command, self.root, environment, on_line), log
+        )
 
 
 def verify(processes: Processes, root: Path, environment: Mapping[str, str], log: Callable[[str], None]) -> Outcome:
     """Check that the registry holds the chosen model; the command registers it again where it was lost."""
-    outcome = _follow(processes, VERIFY, [sys.executable, "-m", "pipeline", "verify"], root, environment, log)
+    command = [sys.executable, "-m", "pipeline", "verify"]
+    outcome = follow(processes, VERIFY, lambda on_line: processes.run(command, root, environment, on_line), log)
     return replace(outcome, what=HELD) if outcome.what == RAN else outcome
 
 
-def _follow(
-    processes: Processes,
-    name: str,
-    command: Sequence[str],
-    root: Path,
-    environment: Mapping[str, str],
-    log: Callable[[str], None],
+def follow(
+    processes: Processes, name: str, run: Callable[[Callable[[str], None]], int], log: Callable[[str], None]
 ) -> Outcome:
-    """Run a command, pass on what it says, and tell from that what happened."""
+    """Run a command, pass on what it says, and tell from that what happened.
+
+    run: called with what is to be called with each line; returns the command's status.
+    """
     what = RAN
     said: deque[str] = deque(maxlen=200)
 
@@ -215,7 +223,7 @@ def _follow(
         log(line)
 
     began = time.monotonic()
-    status = processes.run(command, root, environment, on_line)
+    status = run(on_line)
     seconds = time.monotonic() - began
     if status == 0:
         return Outcome(name, what, seconds)

@@ -50,6 +50,11 @@ class Processes:
             time.sleep(min(TICK, left))
         return self.stopped
 
+    @property
+    def killing(self) -> bool:
+        """Whether they were asked a second time, and are ended at once."""
+        return self._kill
+
     def run(
         self, command: Sequence[str], folder: Path, environment: Mapping[str, str], on_line: Callable[[str], None]
     ) -> int:

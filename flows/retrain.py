@@ -12,12 +12,13 @@ from flows.exclusive import alone
 from flows.execution import CLEAN, Outcome, Result, stage_environment, verify
 from flows.git import commit_lock
 from flows.graph import read_graph
-from flows.journal import COMPLETED, IDLE, enter_refused, keeping
+from flows.journal import COMPLETED, IDLE, LOCAL, enter_refused, keeping
 from flows.pins import commit_pins, settle_warm_starts
 from flows.plan import LEAVE, plan, render
 from flows.process import Processes, stopping_on_signals
 from flows.reaping import dead_flows, forget_flow, reap, settle
 from flows.reasons import state_of
+from flows.runners import RUNNERS
 from flows.server import connect
 from flows.summary import print_summary, read_results
 from pipeline.errors import ChorusError
@@ -38,6 +39,8 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument("--force", action="store_true", help="run stages although nothing has changed")
     root.add_argument("--commit", action="store_true", help="commit new pins of warm starts, and at the end dvc.lock")
     root.add_argument("--slots", metavar="N", type=_count, help="stages at once (default: GPUs, or cores ÷ threads)")
+    root.add_argument("--runner", choices=RUNNERS, default=LOCAL, help="where stages run (default: local)")
+    root.add_argument("--ray-address", metavar="ADDRESS", help="of a running Ray cluster (default: RAY_ADDRESS)")
     return root
 
 
@@ -108,7 +111,8 @@ def _flow(options: argparse.Namespace, root: Path) -> int:
     connect(say)
     from flows.run import retrain
 
-    state = retrain(root, options.only, options.force, options.slots, return_state=True)
+    where = {"slots": options.slots, "runner": options.runner, "ray_address": options.ray_address}
+    state = retrain(root, options.only, options.force, **where, return_state=True)
     forget_flow(root, str(state.state_details.flow_run_id))
     result = state.result(raise_on_failure=False)
     if isinstance(result, ChorusError):  # the flow has entered it in the journal

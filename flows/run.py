@@ -15,20 +15,16 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows import reaping
 from flows.artifacts import leave_results, leave_stages
 from flows.attempts import Patience
-from flows.devices import Pool, slots_for
 from flows.execution import FAILED, SKIPPED, STOPPED, VERIFY, Execution, Outcome, Result, stage_environment, verify
 from flows.graph import read_graph
-from flows.journal import COMMAND, COMPLETED, LOCAL, Book, expected_seconds, keeping
-from flows.memory import Room
+from flows.journal import COMMAND, COMPLETED, LOCAL, Book, keeping
 from flows.parent import pipeline_run
-from flows.plan import plan
 from flows.process import Processes, stopping_on_signals
 from flows.reasons import Account, state_of
+from flows.runners import Runner, ready
 from flows.server import leave_within
-from flows.urgency import urgencies
 from pipeline.errors import ChorusError
 from pipeline.params.redaction import redact
-from pipeline.peak import peaks
 from pipeline.project import Project
 
 
@@ -71,23 +67,33 @@ def run_graph(execution: Execution, selected: Sequence[str]) -> tuple[Outcome, .
 
 # Threads wait for upstream stages and cost nothing: what computes at once is bounded by the slots.
 @flow(name="retrain", task_runner=ThreadPoolTaskRunner(), persist_result=False)
-def retrain(root: Path, only: tuple[str, ...] = (), force: bool = False, slots: int | None = None) -> State[Any]:
+def retrain(
+    root: Path,
+    only: tuple[str, ...] = (),
+    force: bool = False,
+    slots: int | None = None,
+    runner: str = LOCAL,
+    ray_address: str | None = None,
+) -> State[Any]:
     """Bring the checkout at `root` up to date; the data of the returned state is a `Result`.
 
     Whoever calls it holds the checkout (`flows.exclusive`).
 
     only: names of the stages to look at (`train` stands for all of `train@…`); none means all.
     force: run them although nothing has changed.
-    slots: how many stages may compute at once; by default `flow.members_per_gpu` a GPU, or cores ÷ `compute.threads`.
+    slots: how many stages may compute at once; by default `flow.members_per_gpu` a GPU, or cores ÷ `compute.threads`;
+        on a cluster as many as it has room for.
+    runner: `local`, on this machine, or `ray`, on the nodes of the cluster at `ray_address` (default: RAY_ADDRESS).
     """
     try:
-        with keeping(root, str(runtime.flow_run.id), LOCAL, runtime.deployment.name or COMMAND) as book:
-            return _final_state(_retrain(Project.load(root), book, only, force, slots))
+        with keeping(root, str(runtime.flow_run.id), runner, runtime.deployment.name or COMMAND) as book:
+            where = Runner(runner, ray_address, slots)
+            return _final_state(_retrain(Project.load(root), book, only, force, where))
     except ChorusError as error:
         return Failed(message=redact(str(error)), data=error)
 
 
-def _retrain(project: Project, book: Book, only: Sequence[str], force: bool, slots: int | None) -> Result:
+def _retrain(project: Project, book: Book, only: Sequence[str], force: bool, runner: Runner) -> Result:
     processes = Processes()
     log = get_run_logger()
     with stopping_on_signals(processes, log.warning):
@@ -96,22 +102,18 @@ def _retrain(project: Project, book: Book, only: Sequence[str], force: bool, slo
         reaping.note_flow(project.root, str(runtime.flow_run.id))
         graph = read_graph(project.root)
         selected = graph.select(only)
-        urgency = urgencies(graph, plan(graph, selected, force=force), expected_seconds(project.root))
-        offered = slots_for(project.params.compute, slots, project.params.flow.members_per_gpu)
-        pool = Pool(offered, urgency, Room(peaks(project.root)).fits)
         url = runtime.flow_run.ui_url if PREFECT_API_URL.value() else None
-        with pipeline_run(project.root, runtime.flow_run.name, str(runtime.flow_run.id), url) as parent:
-            log.info("MLflow run %s; %d stages, %d at once", parent.id, len(selected), pool.size)
+        with (
+            ready(runner, project, graph, selected, force) as (at_once, execution_of),
+            pipeline_run(project.root, runtime.flow_run.name, str(runtime.flow_run.id), url) as parent,
+        ):
+            log.info("MLflow run %s; %d stages, %d at once", parent.id, len(selected), at_once)
             environment = stage_environment(project.params.compute.threads, parent.id)
             patience = Patience(project.params.flow.retries, project.params.flow.retry_seconds)
             account = Account(graph, selected, force=force)
-            execution = Execution(
-                project.root,
-                graph,
-                pool,
-                processes,
-                environment,
-                force=force,
+            execution = execution_of(
+                processes=processes,
+                environment=environment,
                 patience=patience,
                 on_end=lambda outcome: book.add(account.entry(outcome)),
             )

@@ -70,6 +70,7 @@ import pathlib, sys
 print("asked to", *sys.argv[1:])
 sys.exit(pathlib.Path("log/verify.wrong").exists())
 """
+MLFLOW = "http://mlflow.example:5000"  # no stage here writes to it
 
 
 def call(root: Path, *command: str) -> str:
@@ -124,6 +125,17 @@ def done(done_template: Path, tmp_path: Path) -> Path:
     root = shutil.copytree(done_template, tmp_path / "done")
     shutil.rmtree(root / "log")
     return root
+
+
+@pytest.fixture
+def with_remote(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout whose results are committed, with a folder as its DVC remote."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", MLFLOW)
+    config = f"[core]\n    remote = there\n['remote \"there\"']\n    url = {tmp_path / 'remote'}\n"
+    (done / ".dvc" / "config.local").write_text(config)
+    call(done, "git", "add", "-A", "-f", "dvc.lock")
+    call(done, "git", "commit", "-qm", "Results")
+    return done
 
 
 @pytest.fixture(scope="session")
