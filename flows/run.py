@@ -15,6 +15,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows import reaping
 from flows.artifacts import leave_results, leave_stages
 from flows.attempts import Patience
+from flows.cache import mend_cache
 from flows.execution import FAILED, SKIPPED, STOPPED, VERIFY, Execution, Outcome, Result, stage_environment, verify
 from flows.graph import read_graph
 from flows.journal import COMMAND, COMPLETED, LOCAL, Book, keeping
@@ -100,6 +101,7 @@ def _retrain(project: Project, book: Book, only: Sequence[str], force: bool, run
         reaping.reap(project.root, log.warning)
         reaping.settle(project.root, log.warning)
         reaping.note_flow(project.root, str(runtime.flow_run.id))
+        mend_cache(project.root, log.warning)
         graph = read_graph(project.root)
         selected = graph.select(only)
         url = runtime.flow_run.ui_url if PREFECT_API_URL.value() else None
