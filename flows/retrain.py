@@ -6,6 +6,7 @@ Exit status: 0 done, 1 a stage or the check of the registry failed, 2 bad input,
 import argparse
 import signal
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from flows.exclusive import alone
@@ -16,12 +17,14 @@ from flows.journal import COMPLETED, IDLE, LOCAL, enter_refused, keeping
 from flows.pins import commit_pins, settle_warm_starts
 from flows.plan import LEAVE, plan, render
 from flows.process import Processes, stopping_on_signals
-from flows.reaping import dead_flows, forget_flow, reap, settle
+from flows.reaping import Say, dead_flows, forget_flow, reap, settle
 from flows.reasons import state_of
 from flows.runners import RUNNERS
 from flows.server import connect
 from flows.summary import print_summary, read_results
+from flows.upstream import update
 from pipeline.errors import ChorusError
+from pipeline.exclusive import BusyError
 from pipeline.params.redaction import redact
 from pipeline.project import Project
 
@@ -32,56 +35,115 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument(
         "--only",
         metavar="STAGE[,STAGE]",
-        type=lambda text: tuple(name.strip() for name in text.split(",") if name.strip()),
+        type=names,
         default=(),
         help="these stages and nothing else; `train` stands for every train@FAMILY",
     )
     root.add_argument("--force", action="store_true", help="run stages although nothing has changed")
     root.add_argument("--commit", action="store_true", help="commit new pins of warm starts, and at the end dvc.lock")
-    root.add_argument("--slots", metavar="N", type=_count, help="stages at once (default: GPUs, or cores ÷ threads)")
+    root.add_argument("--slots", metavar="N", type=count, help="stages at once (default: GPUs, or cores ÷ threads)")
     root.add_argument("--runner", choices=RUNNERS, default=LOCAL, help="where stages run (default: local)")
     root.add_argument("--ray-address", metavar="ADDRESS", help="of a running Ray cluster (default: RAY_ADDRESS)")
+    root.add_argument(
+        "--families",
+        metavar="NAME[,NAME]",
+        type=names,
+        default=(),
+        help="an experiment with these families alone, in a worktree of its own",
+    )
+    root.add_argument(
+        "--budget-factor", metavar="X", type=float, default=1.0, help="an experiment with budgets times X"
+    )
+    root.add_argument("--update", action="store_true", help="first take what the branch's upstream and the remote have")
     return root
 
 
-def _count(text: str) -> int:
+def names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def count(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError("at least one slot is needed")
     return number
 
 
-def command(options: argparse.Namespace, root: Path) -> int:
-    """Carry out the command in the checkout at `root`; raises `ChorusError` for bad input."""
-    project = Project.load(root)
-    if options.plan:
-        graph = read_graph(root)
-        print(render(plan(graph, graph.select(options.only), force=options.force)))
-        return 0
-    with alone(project.root, project.params.flow.busy, say):
-        return _run(options, project)
+@dataclass(frozen=True)
+class Ending:
+    """How a run ended: its exit status, what there is to say about that, and whether it had nothing to do or no turn.
+
+    skipped: another run was at work, and `flow.busy` says not to wait for it.
+    """
+
+    status: int
+    message: str
+    idle: bool = False
+    skipped: bool = False
 
 
-def _run(options: argparse.Namespace, project: Project) -> int:
-    root = project.root
-    reap(root, say)
-    project = settle_warm_starts(project, say)
-    if options.commit and (committed := commit_pins(root)):
-        say(committed)
+def retrained(options: argparse.Namespace, root: Path, say: Say, errand: str | None = None) -> Ending:
+    """Bring the checkout at `root` up to date; whatever starts a run, a person or a schedule, comes through here.
+
+    errand: see `flows.exclusive.alone`.
+    """
+    try:
+        project = Project.load(root)
+        with alone(project.root, project.params.flow.busy, say, errand):
+            reap(project.root, say)
+            if options.update:
+                project = update(project.root, say)
+            if options.families or options.budget_factor != 1:
+                return _experiment(options, project, say)
+            project = settle_warm_starts(project, say)
+            if options.commit and (committed := commit_pins(root)):
+                say(committed)
+            ending = _run(options, project, say)
+            if ending.status == 0 and options.commit:
+                say(commit_lock(root, *read_results(root)))
+            return ending
+    except ChorusError as error:
+        say(f"chorus: {error}")
+        enter_refused(root, str(error))
+        return Ending(2, redact(str(error)), skipped=isinstance(error, BusyError))
+
+
+def show_plan(options: argparse.Namespace, root: Path) -> None:
+    """Print what a run would do; raises `ChorusError` for bad input."""
+    if options.families or options.budget_factor != 1 or options.update:
+        raise ChorusError("--plan is of the checkout as it is: leave --families, --budget-factor and --update out")
+    Project.load(root)
     graph = read_graph(root)
+    print(render(plan(graph, graph.select(options.only), force=options.force)))
+
+
+def _run(options: argparse.Namespace, project: Project, say: Say) -> Ending:
+    """Run what has to be run in a checkout that is held."""
+    graph = read_graph(project.root)
     selected = graph.select(options.only)
     steps = plan(graph, selected, force=options.force)
     idle = all(step.what == LEAVE for step in steps)
-    status = _nothing_to_do(project, selected) if idle else _flow(options, root)
-    if status == 0 and options.commit:
-        say(commit_lock(root, *read_results(root)))
-    return status
+    return _nothing_to_do(project, selected, say) if idle else _flow(options, project.root, say)
 
 
-def _nothing_to_do(project: Project, selected: tuple[str, ...]) -> int:
+def _experiment(options: argparse.Namespace, project: Project, say: Say) -> Ending:
+    """Run with other parameters beside the checkout, which is held meanwhile: the devices are the same."""
+    from flows.overrides import experiment
+
+    with (
+        experiment(project, options.families, options.budget_factor, say) as inside,
+        alone(inside.root, project.params.flow.busy, say),
+    ):
+        if options.commit:
+            say("an experiment commits nothing")
+        reap(inside.root, say)
+        return _run(options, inside, say)
+
+
+def _nothing_to_do(project: Project, selected: tuple[str, ...], say: Say) -> Ending:
     """Check the registry alone: neither Prefect nor MLflow has a run to record."""
     say("nothing to do: all stages are up to date")
-    close_books_of_dead_flows(project.root)
+    close_books_of_dead_flows(project.root, say)
     outcomes = [Outcome(stage, CLEAN) for stage in selected]
     processes = Processes()
     with keeping(project.root) as book:
@@ -92,10 +154,10 @@ def _nothing_to_do(project: Project, selected: tuple[str, ...]) -> int:
         state = state_of(result)
         book.end(*((IDLE,) if state == COMPLETED else (state, result.message)))
     print_summary(project.root, outcomes)
-    return _report(result)
+    return _report(result, say, idle=True)
 
 
-def close_books_of_dead_flows(root: Path) -> None:
+def close_books_of_dead_flows(root: Path, say: Say) -> None:
     """End the runs that flows which were killed left open in Prefect and MLflow, where no flow that runs does it."""
     if not dead_flows(root):
         return
@@ -106,7 +168,7 @@ def close_books_of_dead_flows(root: Path) -> None:
     settle(root, say)
 
 
-def _flow(options: argparse.Namespace, root: Path) -> int:
+def _flow(options: argparse.Namespace, root: Path, say: Say) -> Ending:
     """Run the Prefect flow and print how it ended."""
     connect(say)
     from flows.run import retrain
@@ -117,21 +179,21 @@ def _flow(options: argparse.Namespace, root: Path) -> int:
     result = state.result(raise_on_failure=False)
     if isinstance(result, ChorusError):  # the flow has entered it in the journal
         say(f"chorus: {result}")
-        return 2
+        return Ending(2, redact(str(result)))
     if not isinstance(result, Result):
         say(f"the flow ended as {state.name}: {state.message}")
-        return 1
+        return Ending(1, f"the flow ended as {state.name}: {state.message}")
     print_summary(root, result.outcomes)
-    return _report(result)
+    return _report(result, say)
 
 
-def _report(result: Result) -> int:
-    """Say what went wrong, if anything, and return the exit status."""
+def _report(result: Result, say: Say, idle: bool = False) -> Ending:
+    """Say what went wrong, if anything, and return how the run ended."""
     if result.stopped_by is not None or result.failed:
         say(f"\n{result.message}")
     if result.stopped_by is not None:
-        return 128 + result.stopped_by
-    return 1 if result.failed else 0
+        return Ending(128 + result.stopped_by, result.message)
+    return Ending(1 if result.failed else 0, result.message, idle=idle and not result.failed)
 
 
 def say(line: str) -> None:
@@ -144,11 +206,12 @@ def main(argv: list[str] | None = None) -> int:
     # Until the flow takes the signals over, SIGTERM unwinds like Ctrl-C.
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        return command(options, Path.cwd())
+        if options.plan:
+            show_plan(options, Path.cwd())
+            return 0
+        return retrained(options, Path.cwd(), say).status
     except ChorusError as error:
         say(f"chorus: {error}")
-        if not options.plan:
-            enter_refused(Path.cwd(), str(error))
         return 2
     except KeyboardInterrupt:
         return 130

@@ -57,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
         "verify",
         help="check that the registry holds the chosen model, and that the gate compared with today's champion",
     )
+    commands.add_parser("drift", help="say how far the folder's new images are from those that were trained on")
     export = commands.add_parser("export", help="write a generator as ONNX or in half precision")
     export.add_argument("--what", default="chosen", help="`chosen`, or the id of a candidate (default: chosen)")
     export.add_argument("--format", choices=["onnx", "int8", "fp16"], required=True)
@@ -123,6 +124,11 @@ def dispatch(arguments: argparse.Namespace) -> None:
         from pipeline.stages import verify
 
         verify.run(project)
+        return
+    if arguments.command == "drift":
+        from pipeline.stages import drift
+
+        drift.run(project)
         return
     if arguments.command == "export":
         from pipeline.stages.export import run

@@ -1,7 +1,9 @@
 """The user's own folder of images: class sub-folders, or all images directly inside."""
 
+import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,6 +61,19 @@ def ingest_folder(root: Path, raw: RawWriter) -> list[str] | None:
     if not raw.images:
         raise ChorusError(f"data.root: {str(root)!r} holds no image (of {', '.join(e[1:] for e in EXTENSIONS)})")
     return sorted(classes) if len(classes) > 1 else None
+
+
+def unread(root: Path, seen: Collection[str]) -> Iterator[bytes]:
+    """Yield the bytes of the files below `root` that `ingest_folder` would take and whose names are not among `seen`.
+
+    They come in the order of their names' hashes, so that the first ones are a random sample.
+    """
+    if not root.is_dir():
+        raise ChorusError(f"data.root: there is no folder {str(root)!r}; name the folder of your images")
+    found = [entry for entry in _walk(root, root.resolve()) if entry.name not in seen]
+    for entry in sorted(found, key=lambda entry: hashlib.sha256(os.fsencode(entry.name)).digest()):
+        with suppress(_RejectedError):
+            yield _read(entry)
 
 
 def _walk(folder: Path, root: Path, prefix: str = "") -> Iterator[_Entry]:

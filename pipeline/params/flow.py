@@ -4,7 +4,18 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pipeline.params.fields import Count, NotNegative, Section
+from pipeline.params.fields import Count, NotNegative, Section, Several
+
+
+class Drift(Section):
+    """When new images have drifted so far that a training starts.
+
+    threshold: Fréchet distance of their small pixels from those that were trained on, as a share of these images'
+    variance. It has to lie beyond chance too. images: how many new ones there have to be at least.
+    """
+
+    threshold: NotNegative = 0.05
+    images: Several = 100
 
 
 class Flow(Section):
@@ -20,6 +31,7 @@ class Flow(Section):
     """
 
     busy: Literal["wait", "refuse"] = "refuse"
+    drift: Drift = Drift()
     members_per_gpu: Count = 1
     retries: Annotated[int, Field(ge=0, strict=True)] = 3
     retry_seconds: NotNegative = 10
