@@ -12,9 +12,10 @@ from pipeline.params import registered
 
 ROOT = Path(__file__).parents[1]
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-# Paths, writing files whole, logging: what they do does not reach the content of an output.
+# Paths, writing files whole, logging, lines of progress: what they do does not reach the content of an output.
 PLUMBING = {
-    f"pipeline.{name}" for name in ("errors", "exclusive", "exits", "files", "project", "tracking", "_torchvision")
+    f"pipeline.{name}"
+    for name in ("errors", "exclusive", "exits", "files", "progress", "project", "tracking", "_torchvision")
 }
 # Warm starts: what they fetch is checked against a hash among the stage's parameters.
 PLUMBING |= {"pipeline.pinning.weights", "pipeline.pinning.versions"}

@@ -18,6 +18,7 @@ from pipeline.files import write_json
 from pipeline.fusion.samplers import CandidateSampler, to_uint8
 from pipeline.models._base import ModelConfig
 from pipeline.params import Family
+from pipeline.progress import Progress
 from pipeline.stages._failures import FILE, Failed, write_failure
 from pipeline.tracking import Run
 from pipeline.training import checkpoints, health, loop, warm
@@ -284,11 +285,17 @@ class Job:
 
     def report(self, state: State, rate: float) -> None:
         """Print one line of progress and track what is new; `rate`: images each member sees in a second."""
-        left = int((self.unit.end - state.nimg) / rate)
-        losses = _losses(state.history[-1]) if state.history else ""
         print(
-            f"train {self.unit.name}  {state.nimg / 1000:.0f}/{self.unit.end / 1000:.0f} kimg  {rate:,.0f} img/s  "
-            f"{losses}left {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}",
+            Progress(
+                f"train {self.unit.name}",
+                state.nimg / 1000,
+                self.unit.end / 1000,
+                "kimg",
+                rate,
+                "img",
+                left=int((self.unit.end - state.nimg) / rate),
+                note=_losses(state.history[-1]) if state.history else "",
+            ),
             flush=True,
         )
         self.track_rows()
@@ -316,5 +323,5 @@ def _losses(row: dict[str, float]) -> str:
         sums.setdefault(column.partition("@")[0], []).append(value)
     means = {name: sum(values) / len(values) for name, values in sums.items()}
     if "loss_g" in means:
-        return f"G {means['loss_g']:.2f} D {means['loss_d']:.2f}  "
-    return f"loss {means['loss']:.2f}  "
+        return f"G {means['loss_g']:.2f} D {means['loss_d']:.2f}"
+    return f"loss {means['loss']:.2f}"

@@ -20,6 +20,7 @@ from pipeline.evaluation.own import OWN, learn, rows_to_learn_from
 from pipeline.evaluation.ruler import DECIDES, Ruler, choose_dims, decisive, fit_ruler
 from pipeline.files import write_json
 from pipeline.params import conflict
+from pipeline.progress import Progress
 from pipeline.project import Project
 from pipeline.randomness import derive_seed
 
@@ -115,13 +116,15 @@ def make_extractor(project: Project, runtime: Runtime, name: str, train: Split, 
 
 def progress_line(name: str, kimg: float) -> Callable[[int, float], None]:
     """Return a callback that prints how far an extractor is, every few seconds."""
-    last = time.monotonic()
+    began = last = time.monotonic()
 
     def show(seen: int, loss: float) -> None:
         nonlocal last
-        if time.monotonic() - last >= REPORT_SECONDS:
-            last = time.monotonic()
-            print(f"reference  {name}: {seen / 1000:.0f} of {kimg:g} kimg, loss {loss:.3f}", flush=True)
+        if (now := time.monotonic()) - last >= REPORT_SECONDS:
+            last, rate = now, seen / (now - began)
+            left = int(max(0.0, kimg * 1000 - seen) / rate)
+            what = f"reference {name}"
+            print(Progress(what, seen / 1000, kimg, "kimg", rate, "img", left, f"loss {loss:.3f}"), flush=True)
 
     return show
 

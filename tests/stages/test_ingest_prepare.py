@@ -270,7 +270,7 @@ def test_progress_is_printed_for_long_work_only(capsys: pytest.CaptureFixture[st
     assert list(with_progress(range(3), "prepare", 3)) == [0, 1, 2]
     assert not capsys.readouterr().out
     list(with_progress(range(3), "prepare", 3, every=0.0))
-    assert "prepare: 2 of 3 images, " in capsys.readouterr().out
+    assert "prepare  2/3 images  " in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -1,0 +1,53 @@
+"""Lines that say how far long work is: stages print them, and whoever runs stages reads them, by the same class."""
+
+import re
+from dataclasses import dataclass
+from typing import Self
+
+_LINE = re.compile(
+    r"(?P<what>\S.*?)  (?P<done>[\d,.]+)/(?P<total>[\d,.]+) (?P<unit>\S+)  (?P<rate>[\d,.]+) (?P<per>\S+)/s  "
+    r"(?:(?P<note>\S.*?)  )?left (?P<hours>\d+):(?P<minutes>\d\d):(?P<seconds>\d\d)"
+)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far one piece of work is.
+
+    what: the stage, and what it works on (`train mlp/r0`); two blanks in a row are in no text here.
+    done, total: in `unit`. rate: in `per` a second. left: seconds. note: anything else, such as losses.
+    """
+
+    what: str
+    done: float
+    total: float
+    unit: str
+    rate: float
+    per: str
+    left: int
+    note: str = ""
+
+    def __str__(self) -> str:
+        note = f"{self.note}  " if self.note else ""
+        return (
+            f"{self.what}  {_number(self.done)}/{_number(self.total)} {self.unit}  {_number(self.rate)} {self.per}/s  "
+            f"{note}left {self.left // 3600}:{self.left // 60 % 60:02d}:{self.left % 60:02d}"
+        )
+
+    @classmethod
+    def parse(cls, line: str) -> Self | None:
+        """Read what `str` wrote, to the digits that it shows; None for any other line."""
+        found = _LINE.fullmatch(line)
+        if found is None:
+            return None
+        done, total, rate = (float(found[name].replace(",", "")) for name in ("done", "total", "rate"))
+        left = int(found["hours"]) * 3600 + int(found["minutes"]) * 60 + int(found["seconds"])
+        return cls(found["what"], done, total, found["unit"], rate, found["per"], left, found["note"] or "")
+
+    @property
+    def percent(self) -> float:
+        return min(100.0, 100 * self.done / self.total) if self.total else 0.0
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.1f}".removesuffix(".0")
