@@ -13,6 +13,7 @@ from flows.attempts import Patience, what_can_pass
 from flows.devices import Pool
 from flows.graph import Graph
 from flows.process import Processes
+from flows.watching import Watcher
 from pipeline.exits import BAD_INPUT, NO_ROOM
 from pipeline.params.redaction import redact
 from pipeline.tracking import PIPELINE_RUN
@@ -123,11 +124,11 @@ class Execution:
         *,
         force: bool = False,
         patience: Patience | None = None,
-        on_end: Callable[[Outcome], None] = lambda _outcome: None,
+        watcher: Watcher | None = None,
     ) -> None:
         self.root, self.graph, self.pool, self.processes = root, graph, pool, processes
-        self.environment, self.force, self.on_end = environment, force, on_end
-        self.patience = patience or Patience()
+        self.environment, self.force = environment, force
+        self.patience, self.watcher = patience or Patience(), watcher or Watcher()
         self.outcomes: dict[str, Outcome] = {}
         self._above: Mapping[str, tuple[str, ...]] = {}
         self._done: dict[str, Outcome] = {}  # those that succeeded
@@ -141,7 +142,7 @@ class Execution:
             outcome = Outcome(stage, CLEAN)
             self._announce(outcome)
         else:
-            outcome = self._attempts(stage, log)
+            outcome = self._attempts(stage, self.overheard(stage, log))
         self.record(outcome)
         return outcome
 
@@ -151,10 +152,19 @@ class Execution:
         self.pool.expect(stage for stage, above in self._above.items() if not above and self._has_work(stage, ()))
         return self._above
 
+    def overheard(self, stage: str, log: Callable[[str], None]) -> Callable[[str], None]:
+        """Return `log` with the watcher listening to it."""
+
+        def both(line: str) -> None:
+            log(line)
+            self.watcher.said(stage, line)
+
+        return both
+
     def record(self, outcome: Outcome) -> None:
-        """Keep what happened to a stage, or to the check of the registry, and tell `on_end`."""
+        """Keep what happened to a stage, or to the check of the registry, and tell the watcher."""
         self.outcomes[outcome.stage] = outcome
-        self.on_end(outcome)
+        self.watcher.ended(outcome)
 
     def _has_work(self, stage: str, upstream: Sequence[Outcome]) -> bool:
         return self.force or bool(self.graph.stages[stage].reasons) or any(above.changed for above in upstream)
@@ -173,7 +183,11 @@ class Execution:
         seconds = 0.0
         for attempt in itertools.count(1):
             with self.pool.slot(stage, lambda: self.processes.stopped) as slot:
-                outcome = Outcome(stage, SKIPPED) if slot is None else self._reproduce(stage, slot, log)
+                if slot is None:
+                    outcome = Outcome(stage, SKIPPED)
+                else:
+                    self.watcher.began(stage)
+                    outcome = self._reproduce(stage, slot, log)
                 self._announce(outcome)
             seconds += outcome.seconds
             wait = self.patience.wait(attempt) if outcome.passing else None

@@ -1,20 +1,32 @@
 """Why each stage of a run did what it did, in words for the journal."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from flows.execution import CLEAN, FAILED, SKIPPED, STOPPED, Outcome, Result
 from flows.graph import Graph
 from flows.journal import COMPLETED, StageEntry
-from flows.plan import LEAVE, plan
+from flows.plan import LEAVE, Step
+from flows.watching import Watcher
 
 
-class Account:
-    """Turns the outcomes of one run into entries of the journal; an outcome comes after those of the stages above."""
+class Account(Watcher):
+    """Turns the outcomes of one run into entries of the journal; an outcome comes after those of the stages above.
 
-    def __init__(self, graph: Graph, selected: Sequence[str], *, force: bool = False) -> None:
-        self._graph = graph
-        self._steps = {step.stage: step for step in plan(graph, selected, force=force)}
+    steps: what was planned for the run. add: takes each entry.
+    """
+
+    def __init__(self, graph: Graph, steps: Sequence[Step], add: Callable[[StageEntry], None]) -> None:
+        self._graph, self._add = graph, add
+        self._steps = {step.stage: step for step in steps}
         self._bad: set[str] = set()
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages of the run."""
+        return tuple(self._steps)
+
+    def ended(self, outcome: Outcome) -> None:
+        self._add(self.entry(outcome))
 
     def entry(self, outcome: Outcome) -> StageEntry:
         if outcome.what in (FAILED, STOPPED):

@@ -18,12 +18,15 @@ from flows.attempts import Patience
 from flows.cache import mend_cache
 from flows.execution import FAILED, SKIPPED, STOPPED, VERIFY, Execution, Outcome, Result, stage_environment, verify
 from flows.graph import read_graph
-from flows.journal import COMMAND, COMPLETED, LOCAL, Book, keeping
+from flows.journal import COMMAND, COMPLETED, LOCAL, Book, expected_seconds, keeping
+from flows.onlookers import onlookers
 from flows.parent import pipeline_run
+from flows.plan import plan
 from flows.process import Processes, stopping_on_signals
 from flows.reasons import Account, state_of
 from flows.runners import Runner, ready
 from flows.server import leave_within
+from flows.urgency import urgencies
 from pipeline.errors import ChorusError
 from pipeline.params.redaction import redact
 from pipeline.project import Project
@@ -37,7 +40,8 @@ def run_stage(stage: str, upstream: list[Outcome], execution: Execution) -> Outc
 
 @task(name=VERIFY, task_run_name=VERIFY, cache_policy=NO_CACHE, persist_result=False)
 def verify_registry(execution: Execution) -> Outcome | State[Any]:
-    log = get_run_logger().info
+    log = execution.overheard(VERIFY, get_run_logger().info)
+    execution.watcher.began(VERIFY)
     outcome = verify(execution.processes, execution.root, execution.environment, log)
     execution.record(outcome)
     return _final(outcome)
@@ -104,24 +108,24 @@ def _retrain(project: Project, book: Book, only: Sequence[str], force: bool, run
         mend_cache(project.root, log.warning)
         graph = read_graph(project.root)
         selected = graph.select(only)
-        url = runtime.flow_run.ui_url if PREFECT_API_URL.value() else None
-        with (
-            ready(runner, project, graph, selected, force) as (at_once, execution_of),
-            pipeline_run(project.root, runtime.flow_run.name, str(runtime.flow_run.id), url) as parent,
-        ):
-            log.info("MLflow run %s; %d stages, %d at once", parent.id, len(selected), at_once)
-            environment = stage_environment(project.params.compute.threads, parent.id)
-            patience = Patience(project.params.flow.retries, project.params.flow.retry_seconds)
-            account = Account(graph, selected, force=force)
-            execution = execution_of(
-                processes=processes,
-                environment=environment,
-                patience=patience,
-                on_end=lambda outcome: book.add(account.entry(outcome)),
-            )
-            result = _carry_out(execution, selected)
-            parent.status = result.mlflow_status
-        book.end(state_of(result), result.message if state_of(result) != COMPLETED else "")
+        steps, expected = plan(graph, selected, force=force), expected_seconds(project.root)
+        run, url = str(runtime.flow_run.id), runtime.flow_run.ui_url if PREFECT_API_URL.value() else None
+        with onlookers(project.root, run, Account(graph, steps, book.add), expected) as watcher:
+            with (
+                ready(runner, project, graph, urgencies(graph, steps, expected), force) as (at_once, execution_of),
+                pipeline_run(project.root, runtime.flow_run.name, run, url) as parent,
+            ):
+                log.info("MLflow run %s; %d stages, %d at once", parent.id, len(selected), at_once)
+                environment = stage_environment(project.params.compute.threads, parent.id)
+                patience = Patience(project.params.flow.retries, project.params.flow.retry_seconds)
+                execution = execution_of(
+                    processes=processes, environment=environment, patience=patience, watcher=watcher
+                )
+                result = _carry_out(execution, selected)
+                parent.status = result.mlflow_status
+            end = state_of(result), result.message if state_of(result) != COMPLETED else ""
+            book.end(*end)
+            watcher.finished(*end)
         if result.stopped_by is not None and threading.current_thread() is threading.main_thread():
             leave_within(15, 128 + result.stopped_by, log.warning)
         leave_stages(result.outcomes, parent.id)

@@ -1,6 +1,6 @@
 """Where a flow's stages run: on this machine, or on the nodes of a Ray cluster."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -8,10 +8,8 @@ from functools import partial
 from flows.devices import Pool, slots_for
 from flows.execution import Execution
 from flows.graph import Graph
-from flows.journal import LOCAL, expected_seconds
+from flows.journal import LOCAL
 from flows.memory import Room
-from flows.plan import plan
-from flows.urgency import urgencies
 from pipeline.peak import peaks
 from pipeline.project import Project
 
@@ -30,21 +28,22 @@ class Runner:
 
 @contextmanager
 def ready(
-    runner: Runner, project: Project, graph: Graph, selected: Sequence[str], force: bool
+    runner: Runner, project: Project, graph: Graph, urgency: Mapping[str, float], force: bool
 ) -> Iterator[tuple[int, Callable[..., Execution]]]:
     """Yield how many stages may be under way at once, and what makes the run's `Execution`.
 
     That takes processes, environment, and the options of `Execution` by name. Raises `ChorusError` where a cluster
     cannot be used.
+
+    urgency: of each selected stage; the most urgent of those that wait gets the next slot.
     """
-    urgency = urgencies(graph, plan(graph, selected, force=force), expected_seconds(project.root))
     offered = slots_for(project.params.compute, runner.slots, project.params.flow.members_per_gpu)
     here = Pool(offered, urgency, Room(peaks(project.root)).fits)
     if runner.kind == RAY:
         from flows.cluster.execution import on_cluster
 
         # The cluster's own queue says who waits, and shows a cluster that grows by itself what is wanted.
-        there = Pool([{}] * (runner.slots or len(selected)), urgency)
+        there = Pool([{}] * (runner.slots or len(urgency)), urgency)
         with on_cluster(runner.address, project, here) as execution:
             yield there.size, partial(execution, graph=graph, pool=there, force=force)
     else:

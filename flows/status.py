@@ -9,6 +9,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from statistics import fmean
@@ -20,7 +21,8 @@ from rich.table import Table
 from flows import journal
 from flows.execution import FAILED, RAN, SKIPPED, STOPPED
 from flows.graph import require_checkout
-from flows.journal import COMPLETED, IDLE, KILLED, REFUSED, Entry
+from flows.journal import COMPLETED, IDLE, KILLED, REFUSED, RUNNING, Entry
+from flows.logs import last_progress
 from pipeline.errors import ChorusError
 
 SCHEMA = 1
@@ -62,10 +64,16 @@ def costs(runs: Sequence[Entry]) -> dict[str, dict[str, float]]:
     }
 
 
-def document(runs: Sequence[Entry]) -> dict[str, Any]:
-    """Return what `--json` prints."""
+def document(root: Path, runs: Sequence[Entry]) -> dict[str, Any]:
+    """Return what `--json` prints; `working` is how far the stages are that runs work on now."""
     told = [entry.model_dump(mode="json") | {"seconds": round(entry.seconds, 3)} for entry in runs]
-    return {"schema": SCHEMA, "runs": told, "costs": costs(runs)}
+    working = {
+        stage: [asdict(part) for part in parts]
+        for entry in runs
+        if entry.state == RUNNING
+        for stage, parts in last_progress(root, entry.id).items()
+    }
+    return {"schema": SCHEMA, "runs": told, "working": working, "costs": costs(runs)}
 
 
 def runs_table(runs: Sequence[Entry]) -> Table:
@@ -104,12 +112,16 @@ def duration(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
 
 
-def print_status(runs: Sequence[Entry], console: Console) -> None:
-    """Print the runs, and the stages of the newest that had something to do."""
+def print_status(root: Path, runs: Sequence[Entry], console: Console) -> None:
+    """Print the runs, what one that goes on works on, and the stages of the newest that had something to do."""
     if not runs:
         console.print("no run has ended or goes on here; `python -m flows.retrain` starts one")
         return
     console.print(runs_table(runs))
+    for entry in runs:
+        for stage, parts in last_progress(root, entry.id).items() if entry.state == RUNNING else ():
+            says = "; ".join(f"{part.what}: {part.summary}" for part in parts[-1:])
+            console.print(f"\n{stage} is worked on{': ' + says if says else ''}")
     if shown := next((entry for entry in runs if entry.stages and entry.state != IDLE), None):
         console.print()
         console.print(stages_table(shown, costs(runs)))
@@ -133,9 +145,9 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     runs = last_runs(root, options.last)
     if options.json:
-        print(json.dumps(document(runs), indent=2, ensure_ascii=False))
+        print(json.dumps(document(root, runs), indent=2, ensure_ascii=False))
     else:
-        print_status(runs, Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else WIDEST))
+        print_status(root, runs, Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else WIDEST))
     return 0
 
 

@@ -29,10 +29,8 @@ class Progress:
 
     def __str__(self) -> str:
         note = f"{self.note}  " if self.note else ""
-        return (
-            f"{self.what}  {_number(self.done)}/{_number(self.total)} {self.unit}  {_number(self.rate)} {self.per}/s  "
-            f"{note}left {self.left // 3600}:{self.left // 60 % 60:02d}:{self.left % 60:02d}"
-        )
+        counted = f"{_number(self.done)}/{_number(self.total)} {self.unit}"
+        return f"{self.what}  {counted}  {_number(self.rate)} {self.per}/s  {note}left {_clock(self.left)}"
 
     @classmethod
     def parse(cls, line: str) -> Self | None:
@@ -47,6 +45,16 @@ class Progress:
     @property
     def percent(self) -> float:
         return min(100.0, 100 * self.done / self.total) if self.total else 0.0
+
+    @property
+    def summary(self) -> str:
+        """How far it is, its rate and the time left, as a phrase."""
+        counted = f"{_number(self.done)} of {_number(self.total)} {self.unit}"
+        return f"{counted}, {_number(self.rate)} {self.per}/s, {_clock(self.left)} left"
+
+
+def _clock(seconds: int) -> str:
+    return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
 
 
 def _number(value: float) -> str:

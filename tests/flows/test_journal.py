@@ -12,6 +12,7 @@ from flows import journal
 from flows.execution import CLEAN, FAILED, RAN, RESTORED, SKIPPED, Outcome
 from flows.graph import Graph, Stage
 from flows.journal import StageEntry, keeping, read, running
+from flows.plan import plan
 from flows.reasons import Account
 from pipeline.errors import ChorusError
 
@@ -138,7 +139,8 @@ def test_reasons(checkout: Path) -> None:
         Stage("evaluate@y", ("train@y",), ()),
         Stage("fuse", ("evaluate@x", "evaluate@y"), ()),
     ]
-    account = Account(Graph(stages), [stage.name for stage in stages])
+    graph = Graph(stages)
+    account = Account(graph, plan(graph, [stage.name for stage in stages]), lambda entry: None)
     outcomes = [
         Outcome("ingest", CLEAN),
         Outcome("train@x", FAILED, 1.23456, "Traceback\nOut of memory"),

@@ -17,6 +17,7 @@ from prefect.artifacts import Artifact
 
 from flows.exclusive import alone
 from flows.journal import expected_seconds, read
+from flows.logs import log_path
 from flows.retrain import main
 from pipeline.exclusive import BusyError
 from tests.flows.conftest import call, dvc, environment_for, gone, order
@@ -160,6 +161,9 @@ def test_run_and_commit(here: Path, prefect_server: str, tracked: str, capfd: py
         "verify": "",
     }
     assert list(expected_seconds(here)) == ["train@x"]
+    events = [json.loads(line) for line in log_path(here, entry.id).read_text().splitlines()]
+    assert "working on x" in [event.get("line") for event in events if event.get("stage") == "train@x"]
+    assert events[-1]["event"] == "run ended"
 
 
 def test_failed_stage(here: Path, prefect_server: str, tracked: str, capfd: pytest.CaptureFixture[str]) -> None:
