@@ -1,10 +1,11 @@
-"""Which failures of a stage can pass, so that it is worth another attempt, and how long to wait before it."""
+"""Which failures of a stage can pass, how long to wait before another attempt, and how long one may take."""
 
 import re
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from flows.graph import Graph, group
 from pipeline.exits import CAN_PASS
 
 # How DVC ends when a stage's command failed. A status below 0 is a signal's; shells say 128 + the signal instead.
@@ -29,6 +30,19 @@ class Patience:
     def wait(self, attempt: int) -> float | None:
         """Return the seconds between attempt number `attempt` (from 1) and the next; None where it was the last."""
         return min(self.first * 2 ** (attempt - 1), LONGEST) if attempt <= self.retries else None
+
+
+def limits_of(graph: Graph, timeout: float | None, timeouts: Mapping[str, float]) -> dict[str, float]:
+    """Return the seconds that each stage may take, for those that have a limit; a stage's own name beats its group's.
+
+    timeout, timeouts: minutes of all stages, and of single ones by name.
+
+    Raises `ChorusError` listing the known names for one that is no stage's.
+    """
+    for name in timeouts:
+        graph.select([name])
+    found = {stage: timeouts.get(stage, timeouts.get(group(stage), timeout)) for stage in graph.stages}
+    return {stage: minutes * 60 for stage, minutes in found.items() if minutes is not None}
 
 
 def what_can_pass(status: int, lines: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from flows.attempts import Patience, what_can_pass
 from flows.devices import Pool
 from flows.graph import Graph
-from flows.process import Processes
+from flows.process import Overdue, Processes
 from flows.watching import Watcher
 from pipeline.exits import BAD_INPUT, NO_ROOM
 from pipeline.params.redaction import redact
@@ -124,11 +124,13 @@ class Execution:
         *,
         force: bool = False,
         patience: Patience | None = None,
+        limits: Mapping[str, float] | None = None,
         watcher: Watcher | None = None,
     ) -> None:
         self.root, self.graph, self.pool, self.processes = root, graph, pool, processes
         self.environment, self.force = environment, force
         self.patience, self.watcher = patience or Patience(), watcher or Watcher()
+        self.limits = limits or {}  # seconds by stage
         self.outcomes: dict[str, Outcome] = {}
         self._above: Mapping[str, tuple[str, ...]] = {}
         self._done: dict[str, Outcome] = {}  # those that succeeded
@@ -205,9 +207,12 @@ class Execution:
     def _dvc(self, name: str, slot: Mapping[str, str], log: Callable[[str], None], *arguments: str) -> Outcome:
         command = [sys.executable, "-m", "dvc", "--wait-for-lock", *arguments]
         environment = {**self.environment, **slot}
-        return follow(
-            self.processes, name, lambda on_line: self.processes.run(command, self.root, environment, on_line), log
-        )
+        limit = self.limits.get(name)
+
+        def run(on_line: Callable[[str], None]) -> int:
+            return self.processes.run(command, self.root, environment, on_line, limit)
+
+        return follow(self.processes, name, run, log)
 
 
 def verify(processes: Processes, root: Path, environment: Mapping[str, str], log: Callable[[str], None]) -> Outcome:
@@ -222,7 +227,7 @@ def follow(
 ) -> Outcome:
     """Run a command, pass on what it says, and tell from that what happened.
 
-    run: called with what is to be called with each line; returns the command's status.
+    run: called with what is to be called with each line; returns the command's status, or raises `Overdue`.
     """
     what = RAN
     said: deque[str] = deque(maxlen=200)
@@ -237,7 +242,10 @@ def follow(
         log(line)
 
     began = time.monotonic()
-    status = run(on_line)
+    try:
+        status = run(on_line)
+    except Overdue as error:
+        return Outcome(name, FAILED, time.monotonic() - began, str(error))
     seconds = time.monotonic() - began
     if status == 0:
         return Outcome(name, what, seconds)

@@ -1,5 +1,6 @@
 """Commands in process groups of their own, which can be ended whole and leave nothing running."""
 
+import math
 import os
 import signal
 import subprocess
@@ -15,6 +16,10 @@ import psutil
 GRACE = 20.0  # seconds that a training gets for its checkpoint
 TICK = 0.1
 STOPPING = tuple(signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP"))
+
+
+class Overdue(Exception):
+    """A command took longer than it was given, and has been ended; the message says how long."""
 
 
 class Processes:
@@ -56,11 +61,17 @@ class Processes:
         return self._kill
 
     def run(
-        self, command: Sequence[str], folder: Path, environment: Mapping[str, str], on_line: Callable[[str], None]
+        self,
+        command: Sequence[str],
+        folder: Path,
+        environment: Mapping[str, str],
+        on_line: Callable[[str], None],
+        limit: float | None = None,
     ) -> int:
         """Run a command to its end and return its exit status (negative: the signal that ended it).
 
         on_line: called with each line of its output and errors as it comes, without the line's end.
+        limit: seconds after which the group is ended as when all are stopped; then `Overdue` is raised.
         """
         process = subprocess.Popen(
             command,
@@ -74,8 +85,9 @@ class Processes:
             errors="replace",
             start_new_session=True,
         )
-        ended = threading.Event()
-        watcher = threading.Thread(target=self._watch, args=(process, ended), daemon=True)
+        ended, overdue = threading.Event(), threading.Event()
+        deadline = math.inf if limit is None else time.monotonic() + limit
+        watcher = threading.Thread(target=self._watch, args=(process, ended, deadline, overdue), daemon=True)
         watcher.start()
         try:
             assert process.stdout is not None
@@ -83,22 +95,30 @@ class Processes:
                 # The end of the output comes when the whole group is gone, for each process in it holds the pipe.
                 for line in output:
                     on_line(line.rstrip())
-            return process.wait()
+            status = process.wait()
         finally:
             ended.set()
             watcher.join()
+        if limit is not None and status != 0 and overdue.is_set():
+            raise Overdue(f"it took longer than {limit / 60:g} minutes (flow.timeout, flow.timeouts) and was ended")
+        return status
 
-    def _watch(self, process: "subprocess.Popen[str]", ended: threading.Event) -> None:
+    def _watch(
+        self, process: "subprocess.Popen[str]", ended: threading.Event, deadline: float, overdue: threading.Event
+    ) -> None:
         asked: set[int] = set()
         left_since: float | None = None
         while not ended.wait(TICK):
             now = time.monotonic()
-            if self.stopped:
+            if now > deadline and not self.stopped:
+                overdue.set()
+            if self.stopped or overdue.is_set():
+                since = self._asked_at if self.stopped else deadline
                 for pid in set(_followers(process.pid)) - asked:
                     asked.add(pid)
                     with suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGTERM)
-                if self._kill or now - self._asked_at > self.grace:
+                if self._kill or now - since > self.grace:
                     _kill_group(process.pid)
             elif process.poll() is not None:
                 # The command has ended and something it started has not: a finished stage leaves nothing behind.

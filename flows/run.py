@@ -14,7 +14,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import reaping
 from flows.artifacts import leave_results, leave_stages
-from flows.attempts import Patience
+from flows.attempts import Patience, limits_of
 from flows.cache import mend_cache
 from flows.execution import FAILED, SKIPPED, STOPPED, VERIFY, Execution, Outcome, Result, stage_environment, verify
 from flows.graph import read_graph
@@ -108,6 +108,8 @@ def _retrain(project: Project, book: Book, only: Sequence[str], force: bool, run
         mend_cache(project.root, log.warning)
         graph = read_graph(project.root)
         selected = graph.select(only)
+        asked = project.params.flow
+        limits = limits_of(graph, asked.timeout, asked.timeouts)
         steps, expected = plan(graph, selected, force=force), expected_seconds(project.root)
         run, url = str(runtime.flow_run.id), runtime.flow_run.ui_url if PREFECT_API_URL.value() else None
         with onlookers(project.root, run, Account(graph, steps, book.add), expected) as watcher:
@@ -117,9 +119,9 @@ def _retrain(project: Project, book: Book, only: Sequence[str], force: bool, run
             ):
                 log.info("MLflow run %s; %d stages, %d at once", parent.id, len(selected), at_once)
                 environment = stage_environment(project.params.compute.threads, parent.id)
-                patience = Patience(project.params.flow.retries, project.params.flow.retry_seconds)
+                patience = Patience(asked.retries, asked.retry_seconds)
                 execution = execution_of(
-                    processes=processes, environment=environment, patience=patience, watcher=watcher
+                    processes=processes, environment=environment, patience=patience, limits=limits, watcher=watcher
                 )
                 result = _carry_out(execution, selected)
                 parent.status = result.mlflow_status

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pipeline.params.fields import Count, NotNegative, Section, Several
+from pipeline.params.fields import Count, NotNegative, Positive, Section, Several
 
 
 class Drift(Section):
@@ -28,6 +28,9 @@ class Flow(Section):
     retries: further attempts at a stage whose failure can pass.
 
     retry_seconds: before the first of them; each wait is twice as long as the one before.
+
+    timeout: minutes that a stage may take; null sets no limit. timeouts: the same of single stages by name, or of all
+    instances of one (`train`).
     """
 
     busy: Literal["wait", "refuse"] = "refuse"
@@ -35,3 +38,5 @@ class Flow(Section):
     members_per_gpu: Count = 1
     retries: Annotated[int, Field(ge=0, strict=True)] = 3
     retry_seconds: NotNegative = 10
+    timeout: Positive | None = 1440
+    timeouts: dict[str, Positive] = Field(default={})

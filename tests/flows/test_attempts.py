@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from flows.attempts import LONGEST, Patience, what_can_pass
+from flows.attempts import LONGEST, Patience, limits_of, what_can_pass
 from flows.devices import Pool
 from flows.execution import FAILED, RAN, STOPPED, Execution, stage_environment
 from flows.graph import read_graph
 from flows.process import Processes
+from pipeline.errors import ChorusError
 
 FAILED_TO_RUN = "ERROR: failed to reproduce 'train@x': failed to run: python work.py x, exited with"
 
@@ -81,6 +82,26 @@ def test_a_stage_is_not_attempted_again_where_that_is_no_use(done: Path) -> None
     fail(done, 75, 2)
     outcome = execution(done, Patience(3, 0.01)).run("train@x", [], lambda _: None)
     assert (outcome.what, outcome.attempts) == (FAILED, 2)
+
+
+def test_limits_of_stages(done: Path) -> None:
+    graph = read_graph(done)
+    limits = limits_of(graph, 60, {"train": 120, "train@y": 5})
+    assert limits == {"ingest": 3600, "train@x": 7200, "train@y": 300, "register": 3600}
+    assert limits_of(graph, None, {"ingest": 5}) == {"ingest": 300}
+    with pytest.raises(ChorusError, match="no stage 'tarin'"):
+        limits_of(graph, 60, {"tarin": 5})
+
+
+def test_an_overdue_stage_is_ended_and_not_attempted_again(done: Path) -> None:
+    (done / "raw.txt").write_text("other")
+    (done / "log").mkdir()
+    (done / "log" / "x.sleep").touch()
+    run = execution(done, Patience(3, 0.01))
+    run.limits = {"train@x": 3}
+    outcome = run.run("train@x", [], lambda _: None)
+    assert (outcome.what, outcome.attempts) == (FAILED, 1)
+    assert "longer than 0.05 minutes" in outcome.message
 
 
 def test_a_wait_ends_when_the_flow_is_stopped(done: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.process import Processes, stopping_on_signals
+from flows.process import Overdue, Processes, stopping_on_signals
 from tests.flows.conftest import gone
 
 # A leader that waits for its child, as dvc waits for its command, and says where the child is.
@@ -69,6 +69,19 @@ def test_asking_again_kills_at_once() -> None:
     threading.Timer(2.5, processes.stop).start()
     status, _, _ = run(processes, STUBBORN, "deaf")
     assert status == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(("child", "status"), [(POLITE, "143"), (STUBBORN, "-9")])
+def test_what_takes_too_long_is_ended_alone(child: str, status: str) -> None:
+    processes = Processes(grace=2)
+    lines: list[str] = []
+    began = time.monotonic()
+    with pytest.raises(Overdue):
+        processes.run([sys.executable, "-c", LEADER, child], Path.cwd(), os.environ, lines.append, limit=3)
+    assert time.monotonic() - began >= 3
+    assert gone(int(lines[0]))
+    assert not processes.stopped
+    assert (f"child ended with {status}" in lines) == (child == POLITE)  # the other's leader is killed along with it
 
 
 def test_a_finished_command_leaves_nothing_behind() -> None:
