@@ -45,12 +45,18 @@ def limits_of(graph: Graph, timeout: float | None, timeouts: Mapping[str, float]
     return {stage: minutes * 60 for stage, minutes in found.items() if minutes is not None}
 
 
+def stage_status(lines: Sequence[str]) -> int | None:
+    """Return what a stage's own command ended with, of the last lines that DVC said; None where it was not that."""
+    return next((int(match[1]) for line in reversed(lines) if (match := EXITED.search(line))), None)
+
+
 def what_can_pass(status: int, lines: Sequence[str]) -> str:
     """Return why a command that failed, without having been asked to end, may succeed next time; empty if it will not.
 
     status: of the command itself, DVC's or the stage's; negative for a signal. lines: the last ones it said.
     """
-    told = next((int(match[1]) for line in reversed(lines) if (match := EXITED.search(line))), status)
+    own = stage_status(lines)
+    told = status if own is None else own
     if told == CAN_PASS:
         return "its cause can pass"
     for number in (told, status):

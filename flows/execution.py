@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from flows.attempts import Patience, what_can_pass
+from flows.attempts import Patience, stage_status, what_can_pass
 from flows.devices import Pool
-from flows.graph import Graph
+from flows.graph import Graph, family, rung, trains
 from flows.process import Overdue, Processes
 from flows.watching import Watcher
 from pipeline.exits import BAD_INPUT, NO_ROOM
@@ -20,6 +20,7 @@ from pipeline.tracking import PIPELINE_RUN
 
 RAN, RESTORED, CLEAN = "ran", "restored from cache", "up to date"
 FAILED, STOPPED, SKIPPED = "failed", "stopped", "not run"
+GIVEN_UP = "given up"  # a family could not be trained, and the run goes on without it
 HELD = "version is there"  # of the check of the registry
 # How DVC says which of the three it did.
 SIGNS = {
@@ -39,6 +40,9 @@ ADVICE = (
     "Generating lock file",
 )
 VERIFY = "verify"  # the check of the registry, which is no stage but ends like one
+OVERDUE = 124  # as coreutils' `timeout` has it
+# Of a training that failed by no fault of its family's: it did not end by itself, or it told what a person has to mend.
+BLAMELESS = (0, BAD_INPUT, NO_ROOM)
 KEPT = 12  # last lines of a failed stage that are shown again at the end
 
 
@@ -47,6 +51,7 @@ class Outcome:
     """What happened to a stage: one of the words above, how many seconds it took, and a message where it went wrong.
 
     attempts: how many of them the seconds are of. passing: why another attempt may succeed; empty where none will.
+    status: what the stage's own command ended with, or 124 where it took too long; 0 where it was not that.
     """
 
     stage: str
@@ -55,10 +60,11 @@ class Outcome:
     message: str = ""
     attempts: int = 1
     passing: str = ""
+    status: int = 0
 
     @property
     def changed(self) -> bool:
-        return self.what in (RAN, RESTORED)
+        return self.what in (RAN, RESTORED, GIVEN_UP)
 
     @property
     def succeeded(self) -> bool:
@@ -77,11 +83,16 @@ class Result:
         return tuple(outcome for outcome in self.outcomes if outcome.what == FAILED)
 
     @property
+    def given_up(self) -> tuple[Outcome, ...]:
+        return tuple(outcome for outcome in self.outcomes if outcome.what == GIVEN_UP)
+
+    @property
     def message(self) -> str:
         """One line for each thing that went wrong, with the last lines of its output below it."""
         if self.stopped_by is not None:
             return "stopped; what was complete is kept, a training goes on from its checkpoint next time"
         parts = [f"{o.stage} failed:\n{_indented(o.message)}" for o in self.failed]
+        parts += [f"{o.stage} was given up, the run went on without:\n{_indented(o.message)}" for o in self.given_up]
         if skipped := [outcome.stage for outcome in self.outcomes if outcome.what == SKIPPED]:
             parts.append(f"not run because of that: {', '.join(skipped)}")
         return "\n".join(parts) or "all stages are up to date"
@@ -144,7 +155,10 @@ class Execution:
             outcome = Outcome(stage, CLEAN)
             self._announce(outcome)
         else:
-            outcome = self._attempts(stage, self.overheard(stage, log))
+            log = self.overheard(stage, log)
+            outcome = self._attempts(stage, log)
+            if trains(stage) and outcome.what == FAILED and outcome.status not in BLAMELESS:
+                outcome = self._give_up(outcome, log)
         self.record(outcome)
         return outcome
 
@@ -201,8 +215,28 @@ class Execution:
                 break
         return replace(outcome, seconds=seconds, attempts=attempt)
 
+    def _give_up(self, outcome: Outcome, log: Callable[[str], None]) -> Outcome:
+        """Record a training that ended badly for good, so that what the other families made is fused without it."""
+        stage = outcome.stage
+        why = next((line for line in reversed(outcome.message.splitlines()) if not line.startswith("ERROR: ")), FAILED)
+        command = [sys.executable, "-m", "pipeline", "give-up", str(family(stage)), "--rung", str(rung(stage))]
+        command += ["--why", why]
+
+        def run(on_line: Callable[[str], None]) -> int:
+            return self.processes.run(command, self.root, self.environment, on_line)
+
+        recorded = follow(self.processes, stage, run, log)
+        if recorded.what != RAN:
+            return outcome
+        outcome = replace(outcome, what=GIVEN_UP)
+        self._announce(outcome)
+        return outcome
+
     def _reproduce(self, stage: str, slot: Mapping[str, str], log: Callable[[str], None]) -> Outcome:
-        return self._dvc(stage, slot, log, "repro", "--single-item", stage, *(["--force"] if self.force else []))
+        return self._dvc(stage, slot, log, "repro", "--single-item", stage, *self._forced(stage))
+
+    def _forced(self, stage: str) -> tuple[str, ...]:
+        return ("--force",) if self.force or self.graph.stages[stage].again else ()
 
     def _dvc(self, name: str, slot: Mapping[str, str], log: Callable[[str], None], *arguments: str) -> Outcome:
         command = [sys.executable, "-m", "dvc", "--wait-for-lock", *arguments]
@@ -245,14 +279,21 @@ def follow(
     try:
         status = run(on_line)
     except Overdue as error:
-        return Outcome(name, FAILED, time.monotonic() - began, str(error))
+        return Outcome(name, FAILED, time.monotonic() - began, str(error), status=OVERDUE)
     seconds = time.monotonic() - began
     if status == 0:
         return Outcome(name, what, seconds)
     if processes.stopped:
         return Outcome(name, STOPPED, seconds)
     lines = list(said)
-    return Outcome(name, FAILED, seconds, failure_message(status, lines), passing=what_can_pass(status, lines))
+    return Outcome(
+        name,
+        FAILED,
+        seconds,
+        failure_message(status, lines),
+        passing=what_can_pass(status, lines),
+        status=stage_status(lines) or 0,
+    )
 
 
 def failure_message(status: int, lines: Sequence[str]) -> str:

@@ -20,6 +20,7 @@ class Stage:
     cached: DVC holds the result for these very inputs, so that nothing would be computed.
     moved: its inputs or its command changed, so that its result may differ (and not merely be lost).
     bereft: nothing has changed but that inputs are missing, which stages above write.
+    again: the recorded result is to be computed anew, though it is that of these inputs.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Stage:
     cached: bool = False
     moved: bool = False
     bereft: bool = False
+    again: bool = False
 
 
 class Graph:
@@ -93,6 +95,17 @@ def require_checkout(root: Path) -> None:
     for name, remedy in {".git": "git clone", ".dvc": "dvc init", "dvc.yaml": "run in the project's folder"}.items():
         if not (root / name).exists():
             raise ChorusError(f"{root} has no {name}, so it is no checkout of the project ({remedy})")
+
+
+def rung(stage: str) -> int:
+    """Return the rung of a race that a stage on a family belongs to: 1, or for `…@later0-mlp` 2."""
+    later = re.match(r"later(\d+)-", stage.partition("@")[2])
+    return int(later[1]) + 2 if later else 1
+
+
+def trains(stage: str) -> bool:
+    """Whether a stage trains members of a family."""
+    return group(stage) in ("train", "advance")
 
 
 def read_graph(root: Path) -> Graph:

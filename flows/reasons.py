@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from flows.execution import CLEAN, FAILED, SKIPPED, STOPPED, Outcome, Result
+from flows.execution import CLEAN, FAILED, GIVEN_UP, SKIPPED, STOPPED, Outcome, Result
 from flows.graph import Graph
 from flows.journal import COMPLETED, StageEntry
 from flows.plan import LEAVE, Step
@@ -44,7 +44,7 @@ class Account(Watcher):
         if outcome.what == SKIPPED:
             causes = sorted(self._bad & self._graph.above(outcome.stage))
             return f"{', '.join(causes)} went wrong" if causes else "the run was stopped"
-        if outcome.what == FAILED:
+        if outcome.what in (FAILED, GIVEN_UP):
             return (outcome.message.splitlines() or [""])[-1]
         if outcome.what == CLEAN:
             return "nothing changed" if step is None or step.what == LEAVE else "its inputs came out as they were"

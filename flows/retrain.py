@@ -11,6 +11,7 @@ from pathlib import Path
 
 from flows.exclusive import alone
 from flows.execution import CLEAN, Outcome, Result, stage_environment, verify
+from flows.failed import with_second_tries
 from flows.git import commit_lock
 from flows.graph import read_graph
 from flows.journal import COMPLETED, IDLE, LOCAL, enter_refused, keeping
@@ -112,14 +113,14 @@ def show_plan(options: argparse.Namespace, root: Path) -> None:
     """Print what a run would do; raises `ChorusError` for bad input."""
     if options.families or options.budget_factor != 1 or options.update:
         raise ChorusError("--plan is of the checkout as it is: leave --families, --budget-factor and --update out")
-    Project.load(root)
-    graph = read_graph(root)
+    project = Project.load(root)
+    graph = with_second_tries(read_graph(root), root, project.params.flow.retry_failed_hours)
     print(render(plan(graph, graph.select(options.only), force=options.force)))
 
 
 def _run(options: argparse.Namespace, project: Project, say: Say) -> Ending:
     """Run what has to be run in a checkout that is held."""
-    graph = read_graph(project.root)
+    graph = with_second_tries(read_graph(project.root), project.root, project.params.flow.retry_failed_hours)
     selected = graph.select(options.only)
     steps = plan(graph, selected, force=options.force)
     idle = all(step.what == LEAVE for step in steps)
@@ -189,7 +190,7 @@ def _flow(options: argparse.Namespace, root: Path, say: Say) -> Ending:
 
 def _report(result: Result, say: Say, idle: bool = False) -> Ending:
     """Say what went wrong, if anything, and return how the run ended."""
-    if result.stopped_by is not None or result.failed:
+    if result.stopped_by is not None or result.failed or result.given_up:
         say(f"\n{result.message}")
     if result.stopped_by is not None:
         return Ending(128 + result.stopped_by, result.message)

@@ -16,7 +16,20 @@ from flows import reaping
 from flows.artifacts import leave_results, leave_stages
 from flows.attempts import Patience, limits_of
 from flows.cache import mend_cache
-from flows.execution import FAILED, SKIPPED, STOPPED, VERIFY, Execution, Outcome, Result, stage_environment, verify
+from flows.execution import (
+    FAILED,
+    GIVEN_UP,
+    RAN,
+    SKIPPED,
+    STOPPED,
+    VERIFY,
+    Execution,
+    Outcome,
+    Result,
+    stage_environment,
+    verify,
+)
+from flows.failed import note_tries, with_second_tries
 from flows.graph import read_graph
 from flows.journal import COMMAND, COMPLETED, LOCAL, Book, expected_seconds, keeping
 from flows.onlookers import onlookers
@@ -51,6 +64,8 @@ def _final(outcome: Outcome) -> Outcome | State[Any]:
     """A task's outcome, or the state that says how it went wrong and keeps the tasks below from running."""
     if outcome.what == FAILED:
         return Failed(message=(outcome.message.splitlines() or [FAILED])[-1])
+    if outcome.what == GIVEN_UP:  # named as what it is, but the tasks below run
+        return Completed(name="GivenUp", message=(outcome.message.splitlines() or [GIVEN_UP])[-1], data=outcome)
     return Cancelled(message=outcome.what) if outcome.what in (STOPPED, SKIPPED) else outcome
 
 
@@ -106,9 +121,9 @@ def _retrain(project: Project, book: Book, only: Sequence[str], force: bool, run
         reaping.settle(project.root, log.warning)
         reaping.note_flow(project.root, str(runtime.flow_run.id))
         mend_cache(project.root, log.warning)
-        graph = read_graph(project.root)
-        selected = graph.select(only)
         asked = project.params.flow
+        graph = with_second_tries(read_graph(project.root), project.root, asked.retry_failed_hours)
+        selected = graph.select(only)
         limits = limits_of(graph, asked.timeout, asked.timeouts)
         steps, expected = plan(graph, selected, force=force), expected_seconds(project.root)
         run, url = str(runtime.flow_run.id), runtime.flow_run.ui_url if PREFECT_API_URL.value() else None
@@ -126,6 +141,7 @@ def _retrain(project: Project, book: Book, only: Sequence[str], force: bool, run
                 result = _carry_out(execution, selected)
                 parent.status = result.mlflow_status
             end = state_of(result), result.message if state_of(result) != COMPLETED else ""
+            note_tries(project.root, [outcome.stage for outcome in result.outcomes if outcome.what == RAN])
             book.end(*end)
             watcher.finished(*end)
         if result.stopped_by is not None and threading.current_thread() is threading.main_thread():

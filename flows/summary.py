@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.execution import FAILED, SKIPPED, STOPPED, Outcome
+from flows.execution import FAILED, GIVEN_UP, SKIPPED, STOPPED, Outcome
 from pipeline.errors import ChorusError
 from pipeline.files import read_json
 from pipeline.report import certainty
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-COLOURS = {FAILED: "red", STOPPED: "yellow", SKIPPED: "yellow"}
+COLOURS = {FAILED: "red", GIVEN_UP: "red", STOPPED: "yellow", SKIPPED: "yellow"}
 
 
 def read_results(root: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -117,7 +117,7 @@ def print_summary(root: Path, outcomes: Sequence[Outcome], console: "Console | N
     console = console or Console()
     console.print()
     console.print(stage_table(outcomes))
-    if any(outcome.what in COLOURS for outcome in outcomes):
+    if any(outcome.what in (FAILED, STOPPED, SKIPPED) for outcome in outcomes):
         return
     metrics, registration = read_results(root)
     if table := arm_table(metrics):

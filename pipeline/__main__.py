@@ -53,6 +53,10 @@ def parser() -> argparse.ArgumentParser:
     pin = commands.add_parser("pin", help="settle in params.yaml which weights the families' warm starts are")
     pin.add_argument("--refresh", action="store_true", help="also those of members and files that are settled already")
     commands.add_parser("check", help="validate params.yaml and print nothing else than what is wrong")
+    give_up = commands.add_parser("give-up", help="record that a family could not be trained, so that others go on")
+    give_up.add_argument("family", help="a name under `families` in params.yaml")
+    give_up.add_argument("--rung", type=int, default=1, metavar="N", help="(default: 1)")
+    give_up.add_argument("--why", metavar="TEXT", required=True, help="the reason, in one line")
     commands.add_parser(
         "verify",
         help="check that the registry holds the chosen model, and that the gate compared with today's champion",
@@ -143,7 +147,7 @@ def dispatch(arguments: argparse.Namespace) -> None:
     if arguments.command == "judge" and (arguments.split == "test" or arguments.by or arguments.why):
         open_test(project, arguments)
         return
-    family = [arguments.family] if arguments.command in OF_A_FAMILY else []
+    family = [arguments.family] if arguments.command in (*OF_A_FAMILY, "give-up") else []
     if not set(family) <= set(project.params.families):
         known = ", ".join(project.params.families)
         raise ChorusError(f"params.yaml has no family '{arguments.family}'; it has: {known}")
@@ -156,6 +160,11 @@ def dispatch(arguments: argparse.Namespace) -> None:
     if not set(rung) <= set(rungs):
         known = ", ".join(map(str, rungs)) or "none; set racing.rungs"
         raise ChorusError(f"there is no rung {arguments.rung} to {arguments.command}; params.yaml has: {known}")
+    if arguments.command == "give-up":
+        from pipeline.stages import give_up
+
+        give_up.run(project, arguments.family, arguments.rung, arguments.why)
+        return
     with stage_alone(project.root, stage_name(arguments), project.params.flow.busy):
         stage = importlib.import_module(f"pipeline.stages.{arguments.command.replace('-', '_')}")
         stage.run(project, *family, *student, *rung)

@@ -90,6 +90,13 @@ def remove_tree(folder: Path) -> None:
         shutil.rmtree(removed)
 
 
+def replace_tree(source: Path, target: Path) -> None:
+    """Put the folder `source` in the place of whatever `target` held."""
+    remove_tree(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.move(source, target)
+
+
 def file_hash(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, read in pieces."""
     with path.open("rb") as file:

@@ -13,7 +13,7 @@ from flows.cluster.lock import read_lock, record_entry
 from flows.cluster.order import Order
 from flows.cluster.surroundings import surroundings
 from flows.devices import Pool
-from flows.execution import CLEAN, FAILED, RAN, SKIPPED, Execution, Outcome, follow
+from flows.execution import CLEAN, FAILED, GIVEN_UP, RAN, SKIPPED, Execution, Outcome, follow
 from pipeline.project import Project
 
 
@@ -34,10 +34,17 @@ class ClusterExecution(Execution):
     def _reproduce(self, stage: str, slot: Mapping[str, str], log: Callable[[str], None]) -> Outcome:
         if why := self.handover.at_home.get(stage):
             log(f"stays on this machine: {why}")
+        elif lost := self._given_up_above(stage):
+            # What stands in for their members is recorded nowhere, so no node could fetch it.
+            log(f"stays on this machine, as these were given up: {', '.join(lost)}")
         elif self.force or self._computes(stage):
             return self._send(stage, log)
         with self.home.slot(stage, lambda: self.processes.stopped) as own:
             return Outcome(stage, SKIPPED) if own is None else super()._reproduce(stage, own, log)
+
+    def _given_up_above(self, stage: str) -> list[str]:
+        above = (self.outcomes.get(name) for name in self.graph.stages[stage].upstream)
+        return [outcome.stage for outcome in above if outcome and outcome.what == GIVEN_UP]
 
     def _computes(self, stage: str) -> bool:
         """Whether DVC would compute the stage, and not leave it or restore it from what this machine has."""
@@ -90,7 +97,7 @@ class ClusterExecution(Execution):
             threads=self.threads,
             surroundings=self._surroundings,
             environment=handed_on,
-            force=self.force,
+            force=bool(self._forced(stage)),
         )
 
 

@@ -29,6 +29,8 @@ class Flow(Section):
 
     retry_seconds: before the first of them; each wait is twice as long as the one before.
 
+    retry_failed_hours: after so long a training some of whose members failed is tried again; null: never.
+
     timeout: minutes that a stage may take; null sets no limit. timeouts: the same of single stages by name, or of all
     instances of one (`train`).
     """
@@ -38,5 +40,6 @@ class Flow(Section):
     members_per_gpu: Count = 1
     retries: Annotated[int, Field(ge=0, strict=True)] = 3
     retry_seconds: NotNegative = 10
+    retry_failed_hours: NotNegative | None = 12
     timeout: Positive | None = 1440
     timeouts: dict[str, Positive] = Field(default={})

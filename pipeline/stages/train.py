@@ -17,7 +17,7 @@ import pipeline
 from pipeline.compute import Runtime, set_up
 from pipeline.data.dataset import load_split, read_manifest
 from pipeline.errors import ChorusError
-from pipeline.files import remove_tree, tree_hash, write_json
+from pipeline.files import remove_tree, replace_tree, tree_hash, write_json
 from pipeline.models._base import ModelConfig
 from pipeline.params import Family
 from pipeline.params.family import BOOSTED
@@ -271,10 +271,10 @@ def training_key(project: Project, family: str, members: Sequence[str], recipe: 
 
 
 def deliver(project: Project, family: str, rung: int, done: dict[str, Path], roster: dict[str, Any]) -> None:
-    """Put the finished members in place of whatever `models/members/rungN/FAMILY` held; drop their checkpoints.
+    """Put the finished members in place of whatever `models/members/rungN/FAMILY` held.
 
-    Of failed members only the reason goes along. roster: what `family.json` says of the family beside its name, its
-    members and those that failed.
+    Of failed members only the reason goes along, and their checkpoints are dropped; where none failed, all are. roster:
+    what `family.json` says of the family beside its name, its members and those that failed.
     """
     staging = project.checkpoints / family / "family"
     shutil.rmtree(staging, ignore_errors=True)
@@ -285,8 +285,10 @@ def deliver(project: Project, family: str, rung: int, done: dict[str, Path], ros
     members = [member for member in done if member not in failed]
     content = {"schema": SCHEMA, "family": family, "members": members, "failed": failed, **roster}
     write_json(staging / "family.json", content)
-    target = project.family_folder(family, rung)
-    remove_tree(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.move(staging, target)
-    remove_tree(project.checkpoints / family)
+    replace_tree(staging, project.family_folder(family, rung))
+    if members and failed:
+        # The others stay there complete: the next try at the family trains those that failed and nobody else.
+        for member in failed:
+            remove_tree(done[member].parent)
+    else:
+        remove_tree(project.checkpoints / family)

@@ -94,12 +94,12 @@ def test_limits_of_stages(done: Path) -> None:
 
 
 def test_an_overdue_stage_is_ended_and_not_attempted_again(done: Path) -> None:
-    (done / "raw.txt").write_text("other")
+    (done / "source.txt").write_text("other")
     (done / "log").mkdir()
-    (done / "log" / "x.sleep").touch()
+    (done / "log" / "ingest.sleep").touch()
     run = execution(done, Patience(3, 0.01))
-    run.limits = {"train@x": 3}
-    outcome = run.run("train@x", [], lambda _: None)
+    run.limits = {"ingest": 3}
+    outcome = run.run("ingest", [], lambda _: None)
     assert (outcome.what, outcome.attempts) == (FAILED, 1)
     assert "longer than 0.05 minutes" in outcome.message
 

@@ -14,9 +14,9 @@ from pipeline.data.dataset import SPLITS, load_split
 from pipeline.data.manifest import write_manifest
 from pipeline.errors import ChorusError
 from pipeline.evaluation import store
-from pipeline.files import read_json, tree_hash, write_array
+from pipeline.files import read_json, remove_tree, tree_hash, write_array, write_bytes
 from pipeline.project import FIRST, Project
-from pipeline.stages import _job, choose, evaluate, fuse, gate, judge, reference, register, train
+from pipeline.stages import _job, choose, evaluate, fuse, gate, give_up, judge, reference, register, train
 from pipeline.stages._failures import failures
 from pipeline.tracking import Tracker
 from pipeline.training import health
@@ -171,6 +171,44 @@ def test_the_pipeline_goes_on_without_failed_members_while_enough_are_left(
     (target.root / "params.yaml").write_text(text)
     with pytest.raises(ChorusError, match=r"1 members have candidates.*min_members asks for 2 \(failed: bad/r0: loss"):
         fuse.run(Project.load(target.root))
+
+
+def test_of_a_family_that_was_given_up_nothing_former_is_left(project: Callable[..., Project]) -> None:
+    target = project()
+    train.run(target, "sound")
+    checkpoint = target.checkpoints / "sound" / "r0" / "key" / "checkpoint.safetensors"
+    write_bytes(checkpoint, b"to go on from")
+    give_up.run(target, "sound", FIRST, "it took too long")
+    assert files_of(target, "sound") == {"family.json", "r0/failure.json"}
+    assert failures(target)["sound/r0"]["reason"] == "it took too long"
+    assert evaluate.candidates_of(target, "sound", FIRST) == []
+    assert [path for path in target.checkpoints.rglob("*") if path.is_file()] == [checkpoint]
+
+
+def test_the_next_try_trains_the_members_that_failed_and_no_other(
+    project: Callable[..., Project], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    three = "{architecture: mlp, kimg: 2, batch: 50, width: 8, latent: 4, replicas: 3}"
+    unbroken, target = project("unbroken", x=three), project("broken", x=three)
+    train.run(unbroken, "x")
+    plain = _job.Job.go_on
+
+    def go_on(job: _job.Job, state: State, interruption: Interruption) -> None:
+        if job.unit.members == ("r1",):
+            raise health.Unhealthy(job.unit.streams, state.nimg, "made to fail")
+        plain(job, state, interruption)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_job.Job, "go_on", go_on)
+        train.run(target, "x")
+    assert read_json(target.family_folder("x") / "family.json")["failed"] == ["r1"]
+    capsys.readouterr()
+    remove_tree(target.family_folder("x"))  # as DVC does before it runs a stage
+    train.run(target, "x")
+    told = capsys.readouterr().out
+    assert [f"train x/{member}: complete" in told for member in ("r0", "r1", "r2")] == [True, False, True]
+    assert tree_hash(target.family_folder("x")) == tree_hash(unbroken.family_folder("x"))
+    assert not (target.checkpoints / "x").exists()
 
 
 class Killed(BaseException):
