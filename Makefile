@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run repro test test-slow test-cluster browser lint format bench constraints ui clean
+.PHONY: help setup demo run repro test test-slow test-cluster browser chaos lint format bench constraints ui clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ test-slow: setup ## the tests on real data sets (minutes)
 test-cluster: setup ## the tests on a Ray cluster of two nodes on this machine (minutes)
 	pip install $(PIP_ARGS) --quiet --constraint constraints.txt --editable '.[cluster]' dvc-s3 'moto[server]'
 	python -m pytest -m slow tests/cluster
+
+chaos: setup ## kill, fill and damage runs of the pipeline at N seeded moments (N=20; SEED= and ONLY= repeat one)
+	python -m tests.chaos -n $(or $(N),20) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only '$(ONLY)')
 
 lint: setup ## ruff and mypy
 	ruff check .
