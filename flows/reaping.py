@@ -95,8 +95,8 @@ def mend_path_locks(root: Path, say: Say) -> None:
             say("DVC's list of locked paths was cut short: it is removed")
             path.unlink()
             return
-        kept = {kind: entries for kind, entries in kept.items() if entries}
-        if kept != held:
+        # Between commands DVC leaves empty entries, which name nobody.
+        if kept != {kind: {name: whom for name, whom in held.get(kind, {}).items() if whom} for kind in kept}:
             say("DVC's list of locked paths named processes that are dead: they are struck off")
             write_text(path, json.dumps(kept))
 

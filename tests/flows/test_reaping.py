@@ -20,6 +20,8 @@ from tests.flows.test_retrain import edit, here, pipeline_runs  # noqa: F401 (a 
 SLEEPER = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(143)); print(1, flush=True)"
 DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True)"
 
+NOBODY: dict[str, dict[str, str]] = {"write": {}, "read": {}}  # what DVC locks for no one
+
 
 def dead() -> str:
     """Return the identity of a process that has ended."""
@@ -70,16 +72,22 @@ def test_path_locks_of_the_dead_are_struck_off(done: Path) -> None:
     (pid,) = map(int, dead().split(":")[1:2])
     path = lock_paths(done, pid)
     reaping.mend_path_locks(done, lambda _: None)
-    assert json.loads(path.read_text()) == {}
+    assert json.loads(path.read_text()) == NOBODY
     # The id went to a process that began after the list was written, as after a reboot.
     path = lock_paths(done, os.getpid())
     os.utime(path, (1, 1))
     reaping.mend_path_locks(done, lambda _: None)
-    assert json.loads(path.read_text()) == {}
+    assert json.loads(path.read_text()) == NOBODY
     path.write_text('{"write": {"')
     reaping.mend_path_locks(done, lambda _: None)
     assert not path.exists()
     assert dvc(done, "status", "--json").strip() == "{}"
+
+
+def test_the_empty_list_that_dvc_leaves_is_not_mended(done: Path) -> None:
+    path = lock_paths(done, os.getpid())
+    path.write_text('{"write": {}, "read": {"raw.txt": []}}')
+    reaping.mend_path_locks(done, pytest.fail)
 
 
 def test_path_locks_of_the_living_stay(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
