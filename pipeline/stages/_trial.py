@@ -13,7 +13,7 @@ from torch import Tensor
 from pipeline.compute import Runtime
 from pipeline.files import read_json
 from pipeline.packaged import trial
-from pipeline.params.redaction import SECRET
+from pipeline.params.redaction import SECRET, holds_credentials
 
 TIMEOUT = 3600.0  # seconds after which a model counts as hanging
 # A model's code gets no paths to ours, no store and no credentials.
@@ -58,7 +58,7 @@ def environment(runtime: Runtime) -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(WITHHELD) and not SECRET.search(name.upper())
+        if not name.startswith(WITHHELD) and not SECRET.search(name.upper()) and not holds_credentials(value)
     }
     threads = str(torch.get_num_threads())
     hidden = {"CUDA_VISIBLE_DEVICES": ""} if runtime.device.type == "cpu" else {}

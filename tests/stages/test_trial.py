@@ -11,8 +11,9 @@ def test_it_sees_no_credentials_no_store_and_none_of_our_paths(monkeypatch: pyte
     withheld = ("PYTHONPATH", "MLFLOW_TRACKING_URI", "AWS_PROFILE", "HUB_TOKEN", "database_password")
     for name in withheld:
         monkeypatch.setenv(name, "something")
+    monkeypatch.setenv("PREFECT_API_URL", "https://us:er@host/api")
     monkeypatch.setenv("LANG", "C.UTF-8")
     seen = environment(Runtime(torch.device("cpu"), None))
-    assert not set(withheld) & set(seen)
+    assert not {*withheld, "PREFECT_API_URL"} & set(seen)
     assert seen["LANG"] == "C.UTF-8"
     assert seen["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] == "false"
