@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import platform
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from pipeline.errors import ChorusError
 from pipeline.lineage import read_lineage
 from pipeline.params.redaction import redact
 
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 EXPERIMENT = "chorus"
 PIPELINE_RUN = "CHORUS_PIPELINE_RUN"  # environment: id of the parent run that the flow opened
 
+ARTIFACT_ROOT = "MLFLOW_DEFAULT_ARTIFACT_ROOT"  # environment: as MLflow's server calls the same setting
+
 CLOCK_SECONDS = 5.0  # how far a process's start may seem to move
 KIND, KEY, PROCESS = "chorus.kind", "chorus.key", "chorus.process"
 PARENT = "mlflow.parentRunId"
@@ -33,6 +37,27 @@ PARENT = "mlflow.parentRunId"
 def tracking_uri(root: Path | None = None) -> str:
     """Return `MLFLOW_TRACKING_URI`, or the SQLite file in the project's folder as an absolute address."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(root or Path.cwd()).resolve() / 'mlflow.db'}"
+
+
+def artifact_root(uri: str, root: Path) -> str | None:
+    """Return where artefacts of a new experiment go; None where MLflow's server decides that.
+
+    Clients that write to a database themselves decide: without a word, MLflow would choose a folder of this machine,
+    and tell everyone who reads the database of it. Raises `ChorusError` where nothing says where instead.
+    """
+    from mlflow.store.db.db_types import DATABASE_ENGINES
+
+    engine = re.split(r"[+:]", uri, maxsplit=1)[0]
+    if engine not in DATABASE_ENGINES:
+        return None
+    if given := os.environ.get(ARTIFACT_ROOT):
+        return given
+    if engine == "sqlite":
+        return (root / "mlartifacts").as_uri()
+    raise ChorusError(
+        f"MLFLOW_TRACKING_URI is a database, and nothing says where artefacts go: set {ARTIFACT_ROOT}, for example to "
+        "s3://BUCKET/mlflow"
+    )
 
 
 def quieten() -> None:
@@ -167,7 +192,6 @@ class Tracker:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.uri = tracking_uri(root)
-        local = self.uri.startswith("sqlite:///")
         lock_folder = root / ".chorus"
         lock_folder.mkdir(exist_ok=True)
         # Several processes that open a fresh SQLite store at once break it for good.
@@ -176,17 +200,33 @@ class Tracker:
             quieten()
             from mlflow import MlflowClient
 
-            self.client = MlflowClient(self.uri, registry_uri=self.uri)
-            experiment = self.client.get_experiment_by_name(EXPERIMENT)
+            try:
+                self.client = MlflowClient(self.uri, registry_uri=self.uri)
+                experiment = self.client.get_experiment_by_name(EXPERIMENT)
+            except ImportError as error:
+                raise ChorusError(
+                    f"the database of MLFLOW_TRACKING_URI needs a driver ({error}): pip install -e '.[services]', and "
+                    "begin the address with postgresql+psycopg2://"
+                ) from None
             if experiment is None:
-                artifacts = (root / "mlartifacts").as_uri() if local else None
-                # MLflow's pages then open on training runs and not on traces of language models.
-                tags = {"mlflow.experimentKind": "custom_model_development"}
-                self.experiment: str = self.client.create_experiment(EXPERIMENT, artifacts, tags)
+                self.experiment = self._create_experiment()
             else:
                 if experiment.lifecycle_stage == "deleted":
                     self.client.restore_experiment(experiment.experiment_id)
-                self.experiment = experiment.experiment_id
+                self.experiment = str(experiment.experiment_id)
+
+    def _create_experiment(self) -> str:
+        """Create the experiment and return its id; where another machine was first, that of its experiment."""
+        from mlflow.exceptions import MlflowException
+
+        # MLflow's pages then open on training runs and not on traces of language models.
+        tags = {"mlflow.experimentKind": "custom_model_development"}
+        try:
+            return str(self.client.create_experiment(EXPERIMENT, artifact_root(self.uri, self.root), tags))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            return str(self.client.get_experiment_by_name(EXPERIMENT).experiment_id)
 
     def find(self, *, order: str = "attributes.start_time DESC", **tags: str) -> "list[MlflowRun]":
         """Return runs that bear all these tags (`chorus_key="x"` is the tag `chorus.key`), newest first."""

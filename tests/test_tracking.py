@@ -7,12 +7,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+from mlflow import MlflowClient
 
 from pipeline import tracking
-from pipeline.tracking import PIPELINE_RUN, Tracker
+from pipeline.errors import ChorusError
+from pipeline.tracking import PIPELINE_RUN, Tracker, artifact_root
 
 ROOT = Path(__file__).parents[1]
 
@@ -21,6 +24,7 @@ ROOT = Path(__file__).parents[1]
 def _own_store(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(PIPELINE_RUN, raising=False)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.delenv("MLFLOW_DEFAULT_ARTIFACT_ROOT", raising=False)
 
 
 @pytest.fixture(scope="module")
@@ -222,3 +226,49 @@ def test_nothing_is_written_to_the_working_folder(tmp_path: Path, root: Path, mo
     tracker.finish_pipeline()
     assert list(tmp_path.iterdir()) == []
     assert list((root / "mlartifacts").rglob(Path(__file__).name))
+
+
+@pytest.mark.parametrize(
+    ("address", "folder"),
+    [
+        ("http://127.0.0.1:5000", None),
+        ("https://mlflow.example", None),
+        ("sqlite:////elsewhere/mlflow.db", "file:///project/mlartifacts"),
+    ],
+)
+def test_a_server_decides_where_artefacts_go_and_a_file_keeps_them_near(address: str, folder: str | None) -> None:
+    assert artifact_root(address, Path("/project")) == folder
+
+
+@pytest.mark.parametrize(
+    "address", ["postgresql+psycopg2://u@h/mlflow", "postgresql://h/mlflow", "mysql+pymysql://h/a"]
+)
+def test_a_shared_database_needs_a_shared_place_for_artefacts(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    with pytest.raises(ChorusError, match="set MLFLOW_DEFAULT_ARTIFACT_ROOT"):
+        artifact_root(address, Path("/project"))
+    monkeypatch.setenv("MLFLOW_DEFAULT_ARTIFACT_ROOT", "s3://bucket/mlflow")
+    assert artifact_root(address, Path("/project")) == "s3://bucket/mlflow"
+
+
+def test_a_database_without_its_driver_is_no_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql+pg8000://chorus:hunter2@127.0.0.1:9/mlflow")
+    with pytest.raises(ChorusError, match=r"needs a driver .*pg8000.*psycopg2://") as error:
+        Tracker(tmp_path)
+    assert "hunter2" not in str(error.value)
+
+
+def test_two_machines_may_create_the_experiment_at_once(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root / 'mlflow.db'}")
+    monkeypatch.setattr(tracking, "EXPERIMENT", "of both")
+    ask, others = MlflowClient.get_experiment_by_name, [tmp_path]
+
+    def ask_while_another_creates(client: MlflowClient, name: str) -> Any:
+        found = ask(client, name)
+        if others:
+            Tracker(others.pop())
+        return found
+
+    monkeypatch.setattr(MlflowClient, "get_experiment_by_name", ask_while_another_creates)
+    assert Tracker(root).experiment == Tracker(tmp_path).experiment
