@@ -62,8 +62,9 @@ def artifact_root(uri: str, root: Path) -> str | None:
 
 def quieten() -> None:
     """Keep MLflow, which is to be imported after this, from talking between our own lines, and to others."""
-    # Bars and news of migrations and packing.
+    # Bars, news of migrations and packing, and each run's address when it ends, with the password that may stand in it.
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     # What is trained here is nobody else's business; set the variable to decide otherwise.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     for name in ("mlflow.store.db.utils", "mlflow.pyfunc"):
