@@ -8,10 +8,10 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run repro test test-slow test-cluster browser chaos lint format bench constraints ui clean
+.PHONY: help setup demo run repro test test-slow test-services test-cluster browser chaos lint format bench constraints ui clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is not installed; name another Python 3.11 with PYTHON=/path/to/python"; exit 2; }
@@ -42,8 +42,13 @@ test-slow: setup ## the tests on real data sets (minutes)
 	python -m pytest -m slow
 
 test-cluster: setup ## the tests on a Ray cluster of two nodes on this machine (minutes)
-	pip install $(PIP_ARGS) --quiet --constraint constraints.txt --editable '.[cluster]' dvc-s3 'moto[server]'
+	pip install $(PIP_ARGS) --quiet --constraint constraints.txt --editable '.[cluster,test-services]'
 	python -m pytest -m slow tests/cluster
+
+test-services: setup ## the tests with PostgreSQL and S3 (minutes; installs them: Debian, as root)
+	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { apt-get update -qq && apt-get install -qq -y --no-install-recommends postgresql >/dev/null; }
+	$(VENV)/bin/python -m pip install $(PIP_ARGS) --quiet --constraint constraints.txt --editable '.[test-services]'
+	OMP_NUM_THREADS=1 python -m pytest -m services
 
 chaos: setup ## kill, fill and damage runs of the pipeline at N seeded moments (N=20; SEED= and ONLY= repeat one)
 	python -m tests.chaos -n $(or $(N),20) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only '$(ONLY)')

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,14 @@ print(json.dumps(images.shape))
 
 
 class Checkout:
-    """Runs commands in a copy of the project's files."""
+    """Runs commands in a copy of the project's files.
 
-    def __init__(self, folder: Path, **params: Any) -> None:
-        self.folder = folder
+    environment: what commands get beside this process's, which loses the addresses of servers. said: all they printed.
+    """
+
+    def __init__(self, folder: Path, environment: Mapping[str, str] | None = None, **params: Any) -> None:
+        self.folder, self.environment = folder, dict(environment or {})
+        self.said: list[str] = []
         listed = subprocess.check_output(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, text=True)
         for name in filter(None, listed.split("\0")):
             if (ROOT / name).is_file():
@@ -67,9 +72,11 @@ class Checkout:
         }
         for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "CHORUS_PIPELINE_RUN"):
             environment.pop(name, None)
+        environment |= self.environment
         done = subprocess.run(
             command, cwd=self.folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
+        self.said.append(done.stdout)
         assert done.returncode == status, f"{command} ended with {done.returncode}:\n{done.stdout}"
         return done.stdout
 
