@@ -11,6 +11,7 @@ import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -26,7 +27,9 @@ from pipeline.params.redaction import redact
 
 COMPLETED, REFUSED, IDLE, KILLED, RUNNING = "completed", "refused", "nothing to do", "killed", "running"
 LOCAL = "local"  # the driver that runs stages on this machine
-COMMAND = "command"  # the trigger of a run that somebody started by hand
+COMMAND = "command"
+# What starts runs in this thread: `command`, by hand, or a deployment's name.
+TRIGGER: ContextVar[str] = ContextVar("trigger", default=COMMAND)
 LARGEST = 4_000_000  # bytes of the journal: thousands of nights
 
 Line = TypeVar("Line", bound=BaseModel)
@@ -118,7 +121,7 @@ class Book:
 
 
 @contextmanager
-def keeping(root: Path, number: str | None = None, driver: str = LOCAL, trigger: str = COMMAND) -> Iterator[Book]:
+def keeping(root: Path, number: str | None = None, driver: str = LOCAL) -> Iterator[Book]:
     """Keep the book of a run while the context lasts; what is raised in it ends the run as refused or failed.
 
     number: the run's id, of Prefect where it is a flow run. Raises `ChorusError` where `root` is no checkout.
@@ -126,7 +129,7 @@ def keeping(root: Path, number: str | None = None, driver: str = LOCAL, trigger:
     require_checkout(root)
     enter_killed(root)
     at, number = now(), number or str(uuid.uuid4())
-    book = Book(root, Entry(id=number, started=at, ended=at, state=RUNNING, driver=driver, trigger=trigger))
+    book = Book(root, Entry(id=number, started=at, ended=at, state=RUNNING, driver=driver, trigger=TRIGGER.get()))
     try:
         yield book
     except ChorusError as error:

@@ -6,9 +6,10 @@ The stages run in a flow of their own below it; a run with nothing to do has non
 from pathlib import Path
 from typing import Any
 
-from prefect import flow, get_run_logger
+from prefect import flow, get_run_logger, runtime
 from prefect.states import Cancelled, Completed, Failed, State
 
+from flows.journal import TRIGGER
 from flows.retrain import Ending, parser, retrained
 
 ERRAND = "scheduled"
@@ -36,6 +37,7 @@ def nightly(
     options = parser().parse_args([])
     options.only, options.force, options.slots, options.commit = tuple(only or ()), force, slots, commit
     options.families, options.budget_factor, options.update = tuple(families or ()), budget_factor, update
+    TRIGGER.set(runtime.deployment.name or TRIGGER.get())
     plain = not (only or force or families or update or budget_factor != 1)
     return state_of(retrained(options, Path.cwd(), get_run_logger().info, ERRAND if plain else None))
 

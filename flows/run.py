@@ -31,7 +31,7 @@ from flows.execution import (
 )
 from flows.failed import note_tries, with_second_tries
 from flows.graph import read_graph
-from flows.journal import COMMAND, COMPLETED, LOCAL, Book, expected_seconds, keeping
+from flows.journal import COMPLETED, LOCAL, Book, expected_seconds, keeping
 from flows.onlookers import onlookers
 from flows.parent import pipeline_run
 from flows.plan import plan
@@ -106,7 +106,7 @@ def retrain(
     runner: `local`, on this machine, or `ray`, on the nodes of the cluster at `ray_address` (default: RAY_ADDRESS).
     """
     try:
-        with keeping(root, str(runtime.flow_run.id), runner, runtime.deployment.name or COMMAND) as book:
+        with keeping(root, str(runtime.flow_run.id), runner) as book:
             where = Runner(runner, ray_address, slots)
             return _final_state(_retrain(Project.load(root), book, only, force, where))
     except ChorusError as error:

@@ -11,7 +11,7 @@ import pytest
 from flows import journal
 from flows.execution import CLEAN, FAILED, RAN, RESTORED, SKIPPED, Outcome
 from flows.graph import Graph, Stage
-from flows.journal import StageEntry, keeping, read, running
+from flows.journal import TRIGGER, StageEntry, keeping, read, running
 from flows.plan import plan
 from flows.reasons import Account
 from pipeline.errors import ChorusError
@@ -20,9 +20,10 @@ from pipeline.errors import ChorusError
 KILLED = """\
 import os, signal, sys
 from pathlib import Path
-from flows.journal import StageEntry, keeping
+from flows.journal import TRIGGER, StageEntry, keeping
 root = Path(sys.argv[1])
-with keeping(root, "dead", trigger="nightly") as book:
+TRIGGER.set("nightly")
+with keeping(root, "dead") as book:
     book.add(StageEntry(stage="ingest", what="ran", seconds=3.0))
     (root / ".chorus/runs/dead.jsonl").open("a").write('{"stage": "train@x", "wh')
     os.kill(os.getpid(), signal.SIGKILL)
@@ -38,7 +39,8 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def test_a_line_for_each_run_with_its_stages(checkout: Path) -> None:
-    with keeping(checkout, "a", "ray", "nightly") as book:
+    token = TRIGGER.set("nightly")
+    with keeping(checkout, "a", "ray") as book:
         assert [entry.state for entry in running(checkout)] == ["running"]
         threads = [
             threading.Thread(target=book.add, args=(StageEntry(stage=f"s{n}", what=RAN, seconds=n),)) for n in range(8)
@@ -47,6 +49,7 @@ def test_a_line_for_each_run_with_its_stages(checkout: Path) -> None:
             thread.start()
         for thread in threads:
             thread.join()
+    TRIGGER.reset(token)
     with pytest.raises(ChorusError, match="taken"), keeping(checkout) as book:
         raise ChorusError("taken by mlflow://me:secret@host")
     with pytest.raises(ZeroDivisionError), keeping(checkout):

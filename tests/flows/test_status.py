@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from flows.execution import CLEAN, FAILED, RAN, SKIPPED
-from flows.journal import StageEntry, enter_refused, keeping
+from flows.journal import TRIGGER, StageEntry, enter_refused, keeping
 from flows.status import main
 
 
@@ -22,14 +22,16 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def lived_in(checkout: Path) -> Path:
     """A checkout with a good night, a bad one, a night without work and a refusal."""
-    with keeping(checkout, "first", trigger="nightly") as book:
+    token = TRIGGER.set("nightly")
+    with keeping(checkout, "first") as book:
         book.add(StageEntry(stage="ingest", what=RAN, seconds=2.0, why="never run"))
         book.add(StageEntry(stage="train@x", what=RAN, seconds=100.0, why="never run"))
-    with keeping(checkout, "second", "ray", "nightly") as book:
+    with keeping(checkout, "second", "ray") as book:
         book.add(StageEntry(stage="ingest", what=CLEAN, why="nothing changed"))
         book.add(StageEntry(stage="train@x", what=FAILED, seconds=50.0, why="out of memory [x]", attempts=3))
         book.add(StageEntry(stage="fuse", what=SKIPPED, why="train@x went wrong"))
         book.end("failed", "train@x failed:\n    out of memory")
+    TRIGGER.reset(token)
     with keeping(checkout, "third") as book:
         book.end("nothing to do")
     enter_refused(checkout, "params.yaml is wrong")
