@@ -1,10 +1,11 @@
 """The MLflow run that stands for one run of the flow; the stages' own runs are its children."""
 
+import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.tracking import Run, Tracker
+from pipeline.tracking import Run, Tracker, quieten
 
 
 class Parent:
@@ -25,3 +26,9 @@ def pipeline_run(root: Path, name: str, flow_run: str, url: str | None = None) -
     finally:
         tracker.reap()  # of stages that were killed
         tracker.client.set_terminated(parent.id, parent.status)
+
+
+def import_mlflow() -> None:
+    """Import what a parent run needs first of all, which takes seconds."""
+    quieten()
+    importlib.import_module("mlflow")

@@ -15,6 +15,7 @@ from flows.failed import with_second_tries
 from flows.git import commit_lock
 from flows.graph import read_graph
 from flows.journal import COMPLETED, IDLE, LOCAL, enter_refused, keeping
+from flows.parent import import_mlflow
 from flows.pins import commit_pins, settle_warm_starts
 from flows.plan import LEAVE, plan, render
 from flows.process import Processes, stopping_on_signals
@@ -171,7 +172,7 @@ def close_books_of_dead_flows(root: Path, say: Say) -> None:
 
 def _flow(options: argparse.Namespace, root: Path, say: Say) -> Ending:
     """Run the Prefect flow and print how it ended."""
-    connect(say)
+    connect(say, meanwhile=import_mlflow)
     from flows.run import retrain
 
     where = {"slots": options.slots, "runner": options.runner, "ray_address": options.ray_address}

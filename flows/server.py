@@ -1,6 +1,7 @@
 """The Prefect server that a run reports to: the one of `PREFECT_API_URL`, or a temporary one."""
 
 import contextvars
+import importlib
 import os
 import signal
 import threading
@@ -19,8 +20,11 @@ DEFAULTS = {
 }
 
 
-def connect(say: Callable[[str], None]) -> None:
-    """Reach the configured server, or start a temporary one; raises `ChorusError` where neither answers."""
+def connect(say: Callable[[str], None], meanwhile: Callable[[], None] = lambda: None) -> None:
+    """Reach the configured server, or start a temporary one; raises `ChorusError` where neither answers.
+
+    meanwhile: what can be done while that server starts, in a process of its own.
+    """
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
     from prefect.client.orchestration import get_client
@@ -39,8 +43,12 @@ def connect(say: Callable[[str], None]) -> None:
         except Exception as error:
             problems.append(error)
 
+    if not address:
+        # The thread needs it too, and two threads must not import packages that share others at the same time.
+        importlib.import_module("prefect.server.api.server")
     thread = threading.Thread(target=contextvars.copy_context().run, args=(reach,), daemon=True)
     thread.start()
+    meanwhile()
     thread.join()
     if problem := problems[0]:
         if address:
