@@ -79,7 +79,7 @@ def shown(board: Board, console: Console | None = None) -> Iterator[None]:
 
     Lines of progress are left out of the terminal then, for the board has them.
     """
-    console = console or Console(stderr=True)
+    console = console or Console(stderr=True, markup=False, highlight=False)  # lines of stages are no markup
     if not console.is_terminal or console.is_dumb_terminal:
         yield
         return

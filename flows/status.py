@@ -83,10 +83,11 @@ def runs_table(runs: Sequence[Entry]) -> Table:
         counted = Counter(stage.what for stage in entry.stages)
         stages = ", ".join(f"{count} {what}" for what, count in counted.items())
         by = entry.trigger if entry.driver == journal.LOCAL else f"{entry.trigger} ({entry.driver})"
-        message = (entry.message.splitlines() or [""])[0]
         started = f"{entry.started.astimezone():%Y-%m-%d %H:%M:%S}"
-        cells = (started, entry.state, duration(entry.seconds), by, stages, message)
+        cells = (started, entry.state, duration(entry.seconds), by, stages, _trouble(entry))
         table.add_row(*cells, style=COLOURS.get(entry.state))
+    for column in table.columns[:4]:
+        column.no_wrap = True
     return table
 
 
@@ -125,6 +126,12 @@ def print_status(root: Path, runs: Sequence[Entry], console: Console) -> None:
     if shown := next((entry for entry in runs if entry.stages and entry.state != IDLE), None):
         console.print()
         console.print(stages_table(shown, costs(runs)))
+
+
+def _trouble(entry: Entry) -> str:
+    """What went wrong in a run, in one line: the stages that failed and why, or the run's own message."""
+    failed = [f"{stage.stage}: {stage.why}" for stage in entry.stages if stage.what == FAILED]
+    return "; ".join(failed) or (entry.message.splitlines() or [""])[0]
 
 
 def _table(title: str, *columns: str) -> Table:

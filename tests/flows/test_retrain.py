@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from mlflow import MlflowClient
 from prefect.artifacts import Artifact
@@ -44,6 +45,19 @@ def write_results(root: Path) -> None:
 
 def journalled(root: Path) -> list[str]:
     return [entry.state for entry in read(root)]
+
+
+def prefect_events(server: str) -> set[str]:
+    """Names of Chorus's events on the server, once that of a run's end has come: they are sent in the background."""
+    names: set[str] = set()
+    for _ in range(60):
+        found = httpx.post(f"{server}/events/filter", json={"filter": {"event": {"prefix": ["chorus."]}}, "limit": 50})
+        names = {event["event"] for event in found.json()["events"]}
+        if "chorus.run.completed" in names:
+            break
+        time.sleep(0.5)
+    assert "chorus.run.completed" in names
+    return names
 
 
 def pipeline_runs(store: str) -> list[Any]:
@@ -164,6 +178,7 @@ def test_run_and_commit(here: Path, prefect_server: str, tracked: str, capfd: py
     events = [json.loads(line) for line in log_path(here, entry.id).read_text().splitlines()]
     assert "working on x" in [event.get("line") for event in events if event.get("stage") == "train@x"]
     assert events[-1]["event"] == "run ended"
+    assert {"chorus.stage.began", "chorus.stage.ran", "chorus.stage.up-to-date"} < prefect_events(prefect_server)
 
 
 def test_failed_stage(here: Path, prefect_server: str, tracked: str, capfd: pytest.CaptureFixture[str]) -> None:

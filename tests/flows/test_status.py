@@ -7,6 +7,7 @@ import pytest
 
 from flows.execution import CLEAN, FAILED, RAN, SKIPPED
 from flows.journal import TRIGGER, StageEntry, enter_refused, keeping
+from flows.logs import JsonLog
 from flows.status import main
 
 
@@ -45,7 +46,7 @@ def test_runs_costs_and_reasons(lived_in: Path, capsys: pytest.CaptureFixture[st
     assert [line.split(maxsplit=2)[2] for line in states] == [
         "refused 0:00:00 command params.yaml is wrong",
         "nothing to do 0:00:00 command",
-        "failed 0:00:00 nightly (ray) 1 up to date, 1 failed, 1 not run train@x failed:",
+        "failed 0:00:00 nightly (ray) 1 up to date, 1 failed, 1 not run train@x: out of memory [x]",
         "completed 0:00:00 nightly 2 ran",
     ]
     # The stages are those of the newest run that had work; costs count every shown run.
@@ -58,8 +59,16 @@ def test_runs_costs_and_reasons(lived_in: Path, capsys: pytest.CaptureFixture[st
 def test_json(lived_in: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with keeping(lived_in, "now") as book:
         book.add(StageEntry(stage="ingest", what=RAN, seconds=4.0))
+        log = JsonLog(lived_in, "now", ["ingest", "train@x"])
+        log.began("train@x")
+        log.said("train@x", "train x/r0  60/120 kimg  1,234 img/s  left 0:00:49")
+        log.close()
         assert main(["--json", "--last", "4"]) == 0
-    told = json.loads(capsys.readouterr().out)
+        told = json.loads(capsys.readouterr().out)
+        assert main([]) == 0
+        shown = capsys.readouterr().out
+    assert "train@x is worked on: train x/r0: 60 of 120 kimg, 1,234 img/s, 0:00:49 left" in shown
+    assert told["working"]["train@x"][0]["left"] == 49
     assert [run["state"] for run in told["runs"]] == ["running", "refused", "nothing to do", "failed"]
     assert told["runs"][3]["stages"][1] == {
         "stage": "train@x", "what": "failed", "seconds": 50.0, "why": "out of memory [x]", "attempts": 3
