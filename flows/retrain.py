@@ -177,8 +177,10 @@ def _flow(options: argparse.Namespace, root: Path, say: Say) -> Ending:
 
     where = {"slots": options.slots, "runner": options.runner, "ray_address": options.ray_address}
     state = retrain(root, options.only, options.force, **where, return_state=True)
-    forget_flow(root, str(state.state_details.flow_run_id))
     result = state.result(raise_on_failure=False)
+    if isinstance(result, Result | ChorusError):
+        # One that broke off, as on a full disk, may have left runs open: the next one sees to that.
+        forget_flow(root, str(state.state_details.flow_run_id))
     if isinstance(result, ChorusError):  # the flow has entered it in the journal
         say(f"chorus: {result}")
         return Ending(2, redact(str(result)))

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from flows import reaping
+from flows.retrain import main
 from pipeline.tracking import process_identity
 from tests.flows.conftest import dvc, environment_for, gone
 from tests.flows.test_retrain import edit, here, pipeline_runs  # noqa: F401 (a fixture)
@@ -179,3 +180,18 @@ def test_after_a_killed_flow_the_next_one_cleans_up_and_goes_on(
     with get_client(sync_client=True) as client:
         assert client.read_flow_run(run.data.tags["prefect.flow_run"]).state.name == "Crashed"
     assert not list((here / reaping.FLOWS).iterdir())
+
+
+@pytest.mark.slow
+def test_a_flow_that_broke_off_is_looked_after_by_the_next_one(
+    here: Path,  # noqa: F811
+    prefect_server: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    work, text = here / "work.py", (here / "work.py").read_text()
+    work.write_text("import pathlib; pathlib.Path('mlflow.db').write_bytes(b'cut short')\n" + text)
+    edit(here / "params.yaml", "lr: 0.1", "lr: 0.7")
+    assert main([]) == 1
+    # MLflow could not be told of the end.
+    assert len(list((here / reaping.FLOWS).iterdir())) == 1
