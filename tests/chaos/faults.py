@@ -75,7 +75,8 @@ def power_cut(trial: Trial, _stand: "Stand") -> None:
 @fault("MLflow away")
 def mlflow_away(trial: Trial, stand: "Stand") -> None:
     """The tracking server killed in the middle and started again some seconds later."""
-    with stand.mlflow(trial) as server, trial.flow() as flow:
+    server = trial.servers.enter_context(stand.mlflow(trial))
+    with trial.flow() as flow:
         trial.victim(flow)
         server.kill()
         until(lambda: flow.process.poll() is not None, trial.random.uniform(2, 8))

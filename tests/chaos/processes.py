@@ -20,7 +20,7 @@ def adopt_orphans() -> None:
 
 
 def bury() -> None:
-    """Collect children that have ended, which is init's part: the adopted ones were children of killed processes."""
+    """Collect children that have ended, among them the adopted ones; as in many containers, nobody does so earlier."""
     for child in psutil.Process().children():
         with suppress(psutil.Error, ChildProcessError):
             if child.status() == psutil.STATUS_ZOMBIE:
@@ -33,17 +33,6 @@ def alive(trial: str) -> list[psutil.Process]:
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
             if process.environ().get(MARK) == trial and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-    return found
-
-
-def zombies() -> list[psutil.Process]:
-    """Return ended processes below this one that their living parent has not collected."""
-    me = psutil.Process()
-    found = []
-    for process in me.children(recursive=True):
-        with suppress(psutil.Error):
-            if process.status() == psutil.STATUS_ZOMBIE and process.ppid() != me.pid:
                 found.append(process)
     return found
 

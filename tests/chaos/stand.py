@@ -138,7 +138,6 @@ class Stand:
             yield server
         finally:
             server.kill()
-            del trial.environment["MLFLOW_TRACKING_URI"]
 
     def carry_out(self, seed: int, fault: str) -> tuple[str, float]:
         """Carry out one trial; return its account and the seconds lost. Raises `Unrecovered`, keeping the folder."""
@@ -149,13 +148,14 @@ class Stand:
         trial = self.prepared(f"{fault} {seed}", undone, draws)
         trial.lasting, trial.written = calm["lasting"], calm["written"]
         began = time.monotonic()
-        try:
-            FAULTS[fault](trial, self)
-            wrong = trial.start_again()
-            lost = max(0.0, time.monotonic() - began - calm["seconds"])
-            wrong += self.faults_of(trial)
-        except Unrecovered as error:
-            wrong = [str(error)]
+        with trial.servers:
+            try:
+                FAULTS[fault](trial, self)
+                wrong = trial.start_again()
+                lost = max(0.0, time.monotonic() - began - calm["seconds"])
+                wrong += self.faults_of(trial)
+            except Unrecovered as error:
+                wrong = [str(error)]
         processes.bury()
         if wrong:
             kept = self.keep(trial)
@@ -166,7 +166,6 @@ class Stand:
         """Return what is not as after the undisturbed run."""
         store = self.root / "mlflow.db"
         wrong = trial.left_over(store, self.prefect.url) + evidence.untracked_members(self.root, store)
-        wrong += [f"{process.pid} is a zombie of {process.ppid()}" for process in processes.zombies()]
         try:
             found = evidence.results(self.root)
         except (OSError, ValueError, KeyError) as error:

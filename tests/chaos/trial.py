@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -74,6 +74,7 @@ class Trial:
     written: int = 0
     command: tuple[str, ...] = (sys.executable, "-m", "flows.retrain")
     account: str = ""  # what was done and when, in words
+    servers: ExitStack = field(default_factory=ExitStack)  # of this trial alone, closed after it
     flows: int = 0
 
     @property
