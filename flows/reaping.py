@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import yaml
 
-from flows.process import GRACE
+from flows.process import GRACE, TICK
 from pipeline.files import TEMPORARY, write_json, write_text
 from pipeline.tracking import is_alive, is_dvc, process_identity
 
@@ -61,11 +61,29 @@ def end_orphans(root: Path, say: Say, grace: float) -> None:
         with suppress(psutil.Error):
             if not is_dvc(process.cmdline()):
                 process.terminate()
-    _, left = psutil.wait_procs(found, timeout=grace)
+    left = still_there(found, grace)
     for process in left:
         with suppress(psutil.Error):
             process.kill()
-    psutil.wait_procs(left, timeout=5)
+    still_there(left, 5)
+
+
+def still_there(processes: list[psutil.Process], seconds: float) -> list[psutil.Process]:
+    """Wait for processes to end and return those that have not within `seconds`.
+
+    One that has ended and is not collected has ended: a container often has no init that collects orphans.
+    """
+    deadline = time.monotonic() + seconds
+    while (processes := [process for process in processes if _runs(process)]) and time.monotonic() < deadline:
+        time.sleep(TICK)
+    return processes
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def mend_path_locks(root: Path, say: Say) -> None:

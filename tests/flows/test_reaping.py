@@ -69,6 +69,15 @@ def lock_paths(root: Path, pid: int) -> Path:
     return path
 
 
+def test_an_orphan_that_nobody_collects_is_not_waited_for() -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    process = psutil.Process(ended.pid)
+    os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+    assert process.status() == psutil.STATUS_ZOMBIE
+    assert reaping.still_there([process], seconds=0) == []
+    ended.wait()
+
+
 def test_path_locks_of_the_dead_are_struck_off(done: Path) -> None:
     (pid,) = map(int, dead().split(":")[1:2])
     path = lock_paths(done, pid)
