@@ -254,7 +254,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--stages", type=int, default=1000, help="of the graph that is planned (default: 1000)")
     parser.add_argument("--sleep", type=float, default=1.0, help="seconds of a stage (default: 1)")
-    parser.add_argument("--members", type=float, default=20.0, help="seconds of a member (default: 20)")
+    parser.add_argument("--members", type=float, default=22.0, help="seconds of a member (default: 22)")
     parser.add_argument("--up-to-date", type=Path, metavar="DIR", help="a checkout in which there is nothing to do")
     options = parser.parse_args()
     rows = [*help_rows(), planning_row(options.stages), *overhead_rows(options.sleep, server=None)]
