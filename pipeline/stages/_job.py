@@ -22,6 +22,7 @@ from pipeline.progress import Progress
 from pipeline.stages._failures import FILE, Failed, write_failure
 from pipeline.tracking import Run
 from pipeline.training import checkpoints, health, loop, warm
+from pipeline.training.accumulation import SMALLEST, is_out_of_memory
 from pipeline.training.fused import objective_of
 from pipeline.training.handover import STATE, continue_from, save_handover
 from pipeline.training.interruption import Interruption
@@ -118,7 +119,8 @@ class Job:
     def train(self, interruption: Interruption) -> None:
         """Train to the end, or to the next step after an interruption, which is then raised.
 
-        A training that is found unhealthy goes back twice; raises `Failed` the third time.
+        A training that is found unhealthy goes back twice; raises `Failed` the third time. One that runs out of memory
+        goes on in smaller parts.
         """
         state = self.start()
         while True:
@@ -126,8 +128,45 @@ class Job:
                 self.go_on(state, interruption)
             except health.Unhealthy as fault:
                 state = self.go_back(state, fault)
+                continue
+            except Exception as error:
+                if not is_out_of_memory(error) or self.smaller(state) is None:
+                    raise
             else:
                 return self.complete(state)
+            # Outside of the handler: the error holds on to what the step had allocated.
+            state = self.go_on_in_parts(state)
+
+    def smaller(self, state: State) -> int | None:
+        """Return half the images that are computed at once now; None where that is too few."""
+        half = -(-(state.micro or self.unit.recipe.batch) // 2)
+        return half if half >= SMALLEST and half != state.micro else None
+
+    def go_on_in_parts(self, state: State) -> State:
+        """Return the state of the last checkpoint, or the start, with batches computed in parts of half the size.
+
+        Where in a step memory ran out is unknown, so nothing of that step may stay.
+        """
+        unit, micro = self.unit, self.smaller(state)
+        for optimizer in state.optimizers.values():
+            optimizer.zero_grad()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        try:
+            checkpoints.restore_checkpoint(unit.checkpoint, state)
+        except checkpoints.DamagedCheckpoint:  # or none was written yet
+            state = self.build()
+        state.micro = micro
+        checkpoints.save_checkpoint(unit.checkpoint, state, self.environment)
+        self.rows = [row for row in self.rows if row["nimg"] <= state.nimg]
+        print(
+            f"train {unit.name}: out of memory; back to {state.nimg / 1000:g} kimg, with batches of "
+            f"{unit.recipe.batch} images in parts of {micro} and their gradients added up",
+            flush=True,
+        )
+        for run in self.tracked:
+            run.tag(chorus_micro=micro)
+        return state
 
     def go_on(self, state: State, interruption: Interruption) -> None:
         """Train from where `state` is to the end; raises `Unhealthy` where it cannot."""
@@ -169,6 +208,7 @@ class Job:
             self.fail(fault, incidents)
         back = self.healthy_state()
         back.set_incidents(incidents)
+        back.micro = state.micro
         checkpoints.save_checkpoint(unit.checkpoint, back, self.environment)
         self.rows = [row for row in self.rows if row["nimg"] <= back.nimg]
         print(

@@ -22,7 +22,7 @@ class Fused(Objective):
     def __init__(self, inner: Objective, replicas: int) -> None:
         super().__init__(inner.family, inner.config, inner.runtime)
         self.inner, self.replicas = inner, replicas
-        self.kind, self.loss = inner.kind, inner.loss
+        self.kind, self.loss, self.updates = inner.kind, inner.loss, inner.updates
         self.columns = tuple(f"{name}@{replica}" for replica in range(replicas) for name in inner.columns)
 
     @property

@@ -15,6 +15,7 @@ from pipeline.layers.stacked import Stacked, parts_of
 from pipeline.models._base import ModelConfig
 from pipeline.params import Family
 from pipeline.training import ema, health
+from pipeline.training.accumulation import take_step
 from pipeline.training.fused import objective_of
 from pipeline.training.objectives._base import Batch, Objective
 from pipeline.training.optimizers import build_optimizer
@@ -130,8 +131,7 @@ def train(
     averages = Averages(state, family)
     for done in range(state.nimg // batch + 1, total + 1):
         given = draw_batch(data, objective, streams, state.nimg, done - 1)
-        torch.manual_seed(streams.seed_of("dropout", state.nimg))
-        state.sums += objective.step(state, given)
+        state.sums += take_step(objective, state, given, streams.seed_of("dropout", state.nimg))
         state.steps += 1
         state.nimg += batch
         averages.follow(state.nimg)

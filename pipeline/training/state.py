@@ -29,7 +29,9 @@ class State:
     whether the last step ends at a snapshot. healthy: whether it ended with an examination that found nothing.
     suspicions: examinations in a row, up to now, that found the output collapsed. variety: the largest variance of the
     output until the first healthy examination, after which it is None. incidents: `{nimg, reason}` of
-    each time that the training failed and went back; each halved the learning rates.
+    each time that the training failed and went back; each halved the learning rates. micro: how many images of a batch
+    are computed at once, where memory was short (None: all of them). partial: whether further parts of the batch follow
+    before networks change.
     """
 
     networks: dict[str, nn.Module]
@@ -47,6 +49,8 @@ class State:
     variety: float | None = None
     incidents: list[dict[str, Any]] = field(default_factory=list)
     profiles: dict[float, nn.Module] = field(default_factory=dict)
+    micro: int | None = None
+    partial: bool = False
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all tensors on the CPU by name, each with storage of its own."""
@@ -69,6 +73,7 @@ class State:
             "suspicions": self.suspicions,
             "variety": self.variety,
             "incidents": self.incidents,
+            "micro": self.micro,
         }
 
     def restore(self, tensors: dict[str, Tensor], progress: dict[str, Any]) -> None:
@@ -85,7 +90,7 @@ class State:
         self.sums.copy_(tensors["sums"])
         self.nimg, self.steps = int(progress["nimg"]), int(progress["steps"])
         self.history, self.suspicions = list(progress["history"]), int(progress["suspicions"])
-        self.variety = progress["variety"]
+        self.variety, self.micro = progress["variety"], progress["micro"]
         self.set_incidents(progress["incidents"])
 
     def set_incidents(self, incidents: list[dict[str, Any]]) -> None:

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from sklearn.datasets import load_digits
+from torch import Tensor
 
 from pipeline.data.dataset import SPLITS, load_split
 from pipeline.data.manifest import write_manifest
@@ -22,6 +24,8 @@ from pipeline.tracking import Tracker
 from pipeline.training import health
 from pipeline.training.checkpoints import save_checkpoint
 from pipeline.training.interruption import Interruption
+from pipeline.training.objectives._base import Batch
+from pipeline.training.objectives.adversarial import Adversarial
 from pipeline.training.state import State
 from pipeline.weights import load_generator
 from tests.factories import write_prepared
@@ -213,6 +217,32 @@ def test_the_next_try_trains_the_members_that_failed_and_no_other(
 
 class Killed(BaseException):
     """Stands for SIGKILL: nothing after it is written."""
+
+
+def test_a_training_that_runs_out_of_memory_goes_on_in_parts_and_remembers(
+    project: Callable[..., Project], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = project()
+    plain, tried = Adversarial.step, []
+
+    def step(objective: Adversarial, state: State, batch: Batch) -> Tensor:
+        tried.append(len(batch.real))
+        if len(batch.real) > 15 and state.nimg >= 500:
+            torch.empty(10**15)  # which no memory holds
+        return plain(objective, state, batch)
+
+    monkeypatch.setattr(Adversarial, "step", step)
+    monkeypatch.setenv("CHORUS_CHECKPOINT_SECONDS", "0")
+    train_killed_at(target, "sound", 15, monkeypatch)
+    told = capsys.readouterr().out
+    assert "out of memory; back to 0.5 kimg, with batches of 50 images in parts of 25" in told
+    assert "back to 0.5 kimg, with batches of 50 images in parts of 13" in told
+    tried.clear()
+    train.run(target, "sound")
+    assert set(tried) == {12, 13}
+    assert read_json(target.family_folder("sound") / "family.json")["failed"] == []
+    runs = Tracker(target.root).find(chorus_kind="member")
+    assert "13" in {run.data.tags.get("chorus.micro") for run in runs}
 
 
 def train_killed_at(target: Project, family: str, moment: int, monkeypatch: pytest.MonkeyPatch) -> None:

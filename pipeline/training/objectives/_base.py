@@ -36,12 +36,14 @@ class Objective(ABC):
     """Trains the networks of one member, or of several that train together.
 
     kind: `gan`, `vae` or another word for what is trained. loss: the loss's name in files and pages. columns: names of
-    the numbers that each step returns; `NAME@1` is a number of member 1 alone.
+    the numbers that each step returns; `NAME@1` is a number of member 1 alone. updates: the networks that a step
+    updates, in the order of the updates: those of one tuple together, each tuple in view of what those before changed.
     """
 
     kind: str
     loss: str
     columns: tuple[str, ...]
+    updates: tuple[tuple[str, ...], ...] = (("discriminator",), ("generator",))
 
     def __init__(self, family: Family, config: ModelConfig, runtime: Runtime) -> None:
         self.family, self.config, self.runtime = family, config, runtime

@@ -122,5 +122,5 @@ class Adversarial(Objective):
         """Let the optimiser of network `name` take its step."""
         state.optimizers[name].step()
         state.optimizers[name].zero_grad()
-        if name == "discriminator" and self.family.regularisers.weight_clip:
+        if name == "discriminator" and self.family.regularisers.weight_clip and not state.partial:
             regularisers.clip_weights(state.networks[name], self.family.regularisers.weight_clip)

@@ -21,6 +21,7 @@ class Matching(Objective):
     kind = "flow"
     loss = "flow_matching"
     columns = ("loss",)
+    updates = (("generator",),)
 
     @property
     def noise(self) -> int:

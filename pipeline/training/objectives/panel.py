@@ -44,6 +44,8 @@ class PanelOfDiscriminators(Adversarial):
     theirs; `weight_1`… and `sharpness` are wᵢ and λ.
     """
 
+    updates = (("discriminator",), ("generator", "sharpness"))
+
     def __init__(self, family: Family, config: ModelConfig, runtime: Runtime) -> None:
         super().__init__(family, config, runtime)
         self.softmax = family.discriminator_weights == "softmax"

@@ -32,6 +32,7 @@ class Similarity(Objective):
     kind = "vaegan"
     loss = "nonsaturating"
     columns = ("loss_g", "loss_d", "similarity", "kl")
+    updates = (("discriminator",), ("generator", "encoder"))
 
     def networks(self) -> dict[str, nn.Module]:
         discriminator = build_discriminator(self.config)

@@ -35,6 +35,7 @@ class Variational(Objective):
     kind = "vae"
     loss = "elbo"
     columns = ("loss", "kl", "sigma")
+    updates = (("generator", "encoder"),)
 
     def __init__(self, family: Family, config: ModelConfig, runtime: Runtime) -> None:
         super().__init__(family, config, runtime)
