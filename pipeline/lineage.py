@@ -12,6 +12,7 @@ import yaml
 
 LOCK = "dvc.lock"
 UNKNOWN = "unknown"
+NOT_OF_THE_MODEL = ("register", "gate")  # stages that took no part in making it
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,14 @@ def read_lineage(root: Path, *without: str) -> Lineage:
     commit = _git(root, "rev-parse", "--verify", "--quiet", "HEAD").strip() or UNKNOWN
     changed = _git(root, "diff", "HEAD", "--name-only", "-z", "--relative", "--", ".", f":(exclude){LOCK}").split("\0")
     entries = lock_entries(root, without)
-    # Sorted, for the order in the file follows the stages' completion.
-    lock = hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest() if entries else UNKNOWN
     outputs = {out["path"]: out["md5"] for entry in entries.values() for out in entry.get("outs", [])}
-    return Lineage(commit, tuple(filter(None, changed)), lock, outputs)
+    return Lineage(commit, tuple(filter(None, changed)), entries_hash(entries), outputs)
+
+
+def entries_hash(entries: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of lock entries, `unknown` where there are none."""
+    # Sorted, for the order in the file follows the stages' completion.
+    return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest() if entries else UNKNOWN
 
 
 def origin(root: Path) -> str:

@@ -31,6 +31,8 @@ class Flow(Section):
 
     retry_failed_hours: after so long a training some of whose members failed is tried again; null: never.
 
+    keep_days: how long `python -m flows.prune` keeps what neither the checkout nor the registry refers to.
+
     timeout: minutes that a stage may take; null sets no limit. timeouts: the same of single stages by name, or of all
     instances of one (`train`).
     """
@@ -41,5 +43,6 @@ class Flow(Section):
     retries: Annotated[int, Field(ge=0, strict=True)] = 3
     retry_seconds: NotNegative = 10
     retry_failed_hours: NotNegative | None = 12
+    keep_days: NotNegative = 30
     timeout: Positive | None = 1440
     timeouts: dict[str, Positive] = Field(default={})

@@ -14,7 +14,7 @@ from pipeline.data.dataset import read_manifest
 from pipeline.data.quarantine import printable
 from pipeline.errors import ChorusError
 from pipeline.files import read_json, tree_hash, write_json, write_text
-from pipeline.lineage import Lineage, read_lineage
+from pipeline.lineage import NOT_OF_THE_MODEL, Lineage, read_lineage
 from pipeline.pinning.versions import keep_partners
 from pipeline.project import FIRST, Project
 from pipeline.registry import Version
@@ -28,7 +28,6 @@ from pipeline.stages._verdict import check_verdict, promote_if_passed, read_verd
 from pipeline.tracking import Run, Tracker
 
 SCHEMA = 1
-NOT_OF_THE_MODEL = ("register", "gate")  # stages that took no part in making it
 DESCRIPTION = 5000  # characters that the registry holds of a version's description
 LISTED = 10  # quarantined or changed files that the report names
 

@@ -153,6 +153,7 @@ def test_notes_of_flows(tmp_path: Path) -> None:
     assert [path.stem for path in (tmp_path / reaping.FLOWS).iterdir()] == [mine]
 
 
+@pytest.mark.slow
 def test_after_a_killed_flow_the_next_one_cleans_up_and_goes_on(
     here: Path,  # noqa: F811
     prefect_server: str,
