@@ -12,6 +12,8 @@ from pipeline.exits import CAN_PASS
 EXITED = re.compile(r"exited with (-?\d+)$")
 BUSY = "is busy, it is being blocked by"
 LONGEST = 600.0  # seconds between two attempts
+OTHERS = "another process works on the same files"
+OTHERS_SECONDS = 10.0  # between two looks whether it still does
 # Sent by the kernel that runs out of memory, by schedulers and by those who take a machine back; never by a mistake in
 # the program, as SIGSEGV and SIGABRT are.
 TAKEN_AWAY = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP)
@@ -63,4 +65,4 @@ def what_can_pass(status: int, lines: Sequence[str]) -> str:
         ended_by = -number if number < 0 else number - 128
         if ended_by in TAKEN_AWAY:
             return f"it was ended by {signal.Signals(ended_by).name}, which this flow did not send"
-    return "another process works on the same files" if any(BUSY in line for line in lines) else ""
+    return OTHERS if any(BUSY in line for line in lines) else ""

@@ -1,6 +1,5 @@
 """One stage's command, run through DVC in a slot, and what came of it."""
 
-import itertools
 import os
 import sys
 import time
@@ -9,11 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from flows.attempts import Patience, stage_status, what_can_pass
+from flows.attempts import OTHERS, OTHERS_SECONDS, Patience, stage_status, what_can_pass
 from flows.devices import Pool
 from flows.graph import Graph, family, rung, trains
 from flows.process import Overdue, Processes
 from flows.watching import Watcher
+from pipeline.exclusive import Busy, BusyError, alone, stage_lock
 from pipeline.exits import BAD_INPUT, NO_ROOM
 from pipeline.params.redaction import redact
 from pipeline.tracking import PIPELINE_RUN
@@ -137,11 +137,12 @@ class Execution:
         patience: Patience | None = None,
         limits: Mapping[str, float] | None = None,
         watcher: Watcher | None = None,
+        busy: Busy = "refuse",
     ) -> None:
         self.root, self.graph, self.pool, self.processes = root, graph, pool, processes
         self.environment, self.force = environment, force
         self.patience, self.watcher = patience or Patience(), watcher or Watcher()
-        self.limits = limits or {}  # seconds by stage
+        self.limits, self.busy = limits or {}, busy  # limits: seconds by stage
         self.outcomes: dict[str, Outcome] = {}
         self._above: Mapping[str, tuple[str, ...]] = {}
         self._done: dict[str, Outcome] = {}  # those that succeeded
@@ -195,9 +196,14 @@ class Execution:
         self.pool.expect(s for s in ready if self._has_work(s, [self._done[name] for name in self._above[s]]))
 
     def _attempts(self, stage: str, log: Callable[[str], None]) -> Outcome:
-        """Reproduce a stage, again and again while its failure can pass; others may have its slot between attempts."""
-        seconds = 0.0
-        for attempt in itertools.count(1):
+        """Reproduce a stage, again and again while its failure can pass; others may have its slot between attempts.
+
+        Where `busy` says to wait for other processes, that is no attempt and has no end.
+        """
+        seconds, attempt = 0.0, 1
+        while True:
+            if taken := self._taken(stage, log):
+                return replace(taken, seconds=seconds, attempts=attempt)
             with self.pool.slot(stage, lambda: self.processes.stopped) as slot:
                 if slot is None:
                     outcome = Outcome(stage, SKIPPED)
@@ -206,10 +212,13 @@ class Execution:
                     outcome = self._reproduce(stage, slot, log)
                 self._announce(outcome)
             seconds += outcome.seconds
-            wait = self.patience.wait(attempt) if outcome.passing else None
+            for_others = outcome.passing == OTHERS and self.busy == "wait"
+            wait = OTHERS_SECONDS if for_others else self.patience.wait(attempt) if outcome.passing else None
             if wait is None:
                 break
-            log(f"{stage}: {outcome.passing}; attempt {attempt + 1} of {self.patience.retries + 1} in {wait:g} s")
+            attempt += not for_others
+            what = "waiting for it" if for_others else f"attempt {attempt} of {self.patience.retries + 1} in {wait:g} s"
+            log(f"{stage}: {outcome.passing}; {what}")
             if self.processes.stopped_within(wait):
                 outcome = Outcome(stage, STOPPED)
                 break
@@ -231,6 +240,17 @@ class Execution:
         outcome = replace(outcome, what=GIVEN_UP)
         self._announce(outcome)
         return outcome
+
+    def _taken(self, stage: str, log: Callable[[str], None]) -> Outcome | None:
+        """Wait until nobody works on the stage by hand, or return that it cannot run.
+
+        The stage's command would wait or refuse by itself, but DVC deletes its outputs before it starts that.
+        """
+        try:
+            with alone(stage_lock(self.root, stage), stage, self.busy, log, lambda: self.processes.stopped):
+                return None
+        except BusyError as error:
+            return Outcome(stage, STOPPED if self.processes.stopped else FAILED, message=str(error))
 
     def _reproduce(self, stage: str, slot: Mapping[str, str], log: Callable[[str], None]) -> Outcome:
         return self._dvc(stage, slot, log, "repro", "--single-item", stage, *self._forced(stage))

@@ -136,7 +136,12 @@ def _retrain(project: Project, book: Book, only: Sequence[str], force: bool, run
                 environment = stage_environment(project.params.compute.threads, parent.id)
                 patience = Patience(asked.retries, asked.retry_seconds)
                 execution = execution_of(
-                    processes=processes, environment=environment, patience=patience, limits=limits, watcher=watcher
+                    processes=processes,
+                    environment=environment,
+                    patience=patience,
+                    limits=limits,
+                    watcher=watcher,
+                    busy=asked.busy,
                 )
                 result = _carry_out(execution, selected)
                 parent.status = result.mlflow_status

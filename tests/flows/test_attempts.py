@@ -3,6 +3,7 @@
 import signal
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,10 @@ import pytest
 from flows.attempts import LONGEST, Patience, limits_of, what_can_pass
 from flows.devices import Pool
 from flows.execution import FAILED, RAN, STOPPED, Execution, stage_environment
-from flows.graph import read_graph
+from flows.graph import Graph, read_graph
 from flows.process import Processes
 from pipeline.errors import ChorusError
+from pipeline.exclusive import stage_alone
 
 FAILED_TO_RUN = "ERROR: failed to reproduce 'train@x': failed to run: python work.py x, exited with"
 
@@ -118,3 +120,30 @@ def test_a_wait_ends_when_the_flow_is_stopped(done: Path) -> None:
     began = time.monotonic()
     assert run.run("train@x", [], log).what == STOPPED
     assert time.monotonic() - began < 50
+
+
+def test_a_stage_that_somebody_works_on_by_hand_is_left_to_them(done: Path) -> None:
+    """DVC, which deletes a stage's outputs before it runs the command that would refuse, is not even started."""
+    with stage_alone(done, "train@x", "refuse"):
+        outcome = Execution(*forced(done), force=True).run("train@x", (), print)
+    assert outcome.what == FAILED
+    assert "train@x is taken by process" in outcome.message
+    assert (done / "model-x.txt").exists()
+
+
+def test_or_waited_for(done: Path) -> None:
+    held = ExitStack()
+    held.enter_context(stage_alone(done, "train@x", "refuse"))
+    said: list[str] = []
+
+    def on_line(line: str) -> None:
+        said.append(line)
+        held.close()
+
+    outcome = Execution(*forced(done), force=True, busy="wait").run("train@x", (), on_line)
+    assert (outcome.what, outcome.attempts) == (RAN, 1)
+    assert said[0].endswith("waiting for it")
+
+
+def forced(root: Path) -> tuple[Path, Graph, Pool, Processes, dict[str, str]]:
+    return root, read_graph(root), Pool([{}]), Processes(), stage_environment(1)
