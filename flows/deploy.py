@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from flows.graph import require_checkout
 from flows.retrain import count, names, say
 from flows.server import connect
+from flows.serving import serve
 from pipeline.errors import ChorusError
 from pipeline.project import Project
 
@@ -93,7 +94,7 @@ def deployments(options: argparse.Namespace) -> list[Any]:
     return served
 
 
-def serve(options: argparse.Namespace, root: Path) -> None:
+def deploy(options: argparse.Namespace, root: Path) -> None:
     """Serve until a signal ends it; what runs then is ended too, in good order."""
     Project.load(root)
     require_checkout(root)
@@ -101,7 +102,6 @@ def serve(options: argparse.Namespace, root: Path) -> None:
     if unknown := [kind for kind in options.watch if kind not in KINDS]:
         raise ChorusError(f"--watch {unknown[0]}: there are {', '.join(KINDS)}")
     connect(say)
-    from prefect import serve
     from prefect.settings import PREFECT_API_URL
 
     if not PREFECT_API_URL.value():
@@ -112,14 +112,14 @@ def serve(options: argparse.Namespace, root: Path) -> None:
     served = deployments(options)
     for deployment in served:
         say(f"serving {deployment.flow_name}/{deployment.name} of {root}")
-    serve(*served, print_starting_message=False)
+    serve(served, say)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command in the working folder and return its exit status."""
     options = parser().parse_args(argv)
     try:
-        serve(options, Path.cwd())
+        deploy(options, Path.cwd())
     except ChorusError as error:
         say(f"chorus: {error}")
         return 2

@@ -113,6 +113,7 @@ def test_the_served_flow_trains_in_a_thread_too(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_ending_a_served_run_ends_its_stages(done: Path, prefect_server: str, tracked: str) -> None:
     """Cancelled in Prefect's pages, and by SIGTERM to the service: the training writes its checkpoint both times."""
     from prefect.client.orchestration import get_client
