@@ -130,7 +130,7 @@ def _retrain(project: Project, book: Book, only: Sequence[str], force: bool, run
         with onlookers(project.root, run, Account(graph, steps, book.add), expected) as watcher:
             with (
                 ready(runner, project, graph, urgencies(graph, steps, expected), force) as (at_once, execution_of),
-                pipeline_run(project.root, runtime.flow_run.name, run, url) as parent,
+                pipeline_run(project.root, runtime.flow_run.name, run, url, log.warning) as parent,
             ):
                 log.info("MLflow run %s; %d stages, %d at once", parent.id, len(selected), at_once)
                 environment = stage_environment(project.params.compute.threads, parent.id)
