@@ -33,6 +33,7 @@ def test_card_tells_data_members_fusion_metrics_and_limits() -> None:
     for words in (
         "Both judges find the fusion nearer",
         "grey images of 8×8 pixels like those of `digits`",
+        "an image costs 1 network pass.",
         "| gate | 270 | the numbers below |",
         "Classes, with their share of the training images: `0` 10.0 %, `1` 10.0 %",
         "| `dcgan/r0/000200000` | 46.0 % |",
