@@ -19,7 +19,10 @@ STOPPING = tuple(signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP"
 
 
 class Overdue(Exception):
-    """A command took longer than it was given, and has been ended; the message says how long."""
+    """A command took longer than the `limit` seconds that it was given, and has been ended; the message says so."""
+
+    def __init__(self, limit: float) -> None:
+        super().__init__(f"it took longer than {limit / 60:g} minutes (flow.timeout, flow.timeouts) and was ended")
 
 
 class Processes:
@@ -100,7 +103,7 @@ class Processes:
             ended.set()
             watcher.join()
         if limit is not None and status != 0 and overdue.is_set():
-            raise Overdue(f"it took longer than {limit / 60:g} minutes (flow.timeout, flow.timeouts) and was ended")
+            raise Overdue(limit)
         return status
 
     def _watch(

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -123,7 +124,8 @@ def connected(address: str | None, compute: Compute, members_per_gpu: int, cargo
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ChorusError(f"no Ray cluster answers at {where}: {error}") from None
     try:
-        signal.signal(signal.SIGTERM, before)  # Ray's own would end this process
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)  # Ray's own would end this process
         share = gpu_share(compute, members_per_gpu, ray.cluster_resources().get("GPU", 0))
         yield Cluster(cargo, compute.threads, share)
     finally:

@@ -7,13 +7,14 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from flows.cluster.connection import Cluster, connected
+from flows.cluster.connection import LOST, Cluster, connected
 from flows.cluster.handover import HANDED_ON, Handover, prepare
 from flows.cluster.lock import read_lock, record_entry
 from flows.cluster.order import Order
 from flows.cluster.surroundings import surroundings
 from flows.devices import Pool
-from flows.execution import CLEAN, FAILED, GIVEN_UP, RAN, SKIPPED, Execution, Outcome, follow
+from flows.execution import CLEAN, FAILED, GIVEN_UP, OVERDUE, RAN, SKIPPED, Execution, Outcome, follow
+from flows.process import Overdue
 from pipeline.project import Project
 
 
@@ -24,10 +25,11 @@ class ClusterExecution(Execution):
     """
 
     def __init__(
-        self, *arguments: Any, cluster: Cluster, handover: Handover, home: Pool, threads: int, **options: Any
+        self, *arguments: Any, cluster: Cluster, handover: Handover, home: Pool, project: Project, **options: Any
     ) -> None:
         super().__init__(*arguments, **options)
-        self.cluster, self.handover, self.home, self.threads = cluster, handover, home, threads
+        self.cluster, self.handover, self.home = cluster, handover, home
+        self.threads, self.checkpoints = project.params.compute.threads, project.params.flow.checkpoint_remote
         self._surroundings = surroundings()
         self._offered: set[str] = set()  # stages whose outputs the remote holds
 
@@ -37,7 +39,7 @@ class ClusterExecution(Execution):
         elif lost := self._given_up_above(stage):
             # What stands in for their members is recorded nowhere, so no node could fetch it.
             log(f"stays on this machine, as these were given up: {', '.join(lost)}")
-        elif self.force or self._computes(stage):
+        elif self._forced(stage) or self._computes(stage):
             return self._send(stage, log)
         with self.home.slot(stage, lambda: self.processes.stopped) as own:
             return Outcome(stage, SKIPPED) if own is None else super()._reproduce(stage, own, log)
@@ -63,6 +65,11 @@ class ClusterExecution(Execution):
         def run(on_line: Callable[[str], None]) -> int:
             nonlocal entry
             status, entry = self.cluster.run(self._order(stage), self.processes, on_line)
+            if status == LOST:
+                gone = "its checkpoints went with it: flow.checkpoint_remote, which keeps copies, is not set"
+                on_line(f"its checkpoints are at {self.checkpoints}" if self.checkpoints else gone)
+            if status == OVERDUE:
+                raise Overdue(self.limits[stage])
             return status
 
         computed = follow(self.processes, stage, run, log)
@@ -98,6 +105,8 @@ class ClusterExecution(Execution):
             surroundings=self._surroundings,
             environment=handed_on,
             force=bool(self._forced(stage)),
+            checkpoints=self.checkpoints,
+            limit=self.limits.get(stage),
         )
 
 
@@ -118,5 +127,5 @@ def on_cluster(address: str | None, project: Project, here: Pool) -> Iterator[Ca
             cluster=cluster,
             handover=handover,
             home=here,
-            threads=compute.threads,
+            project=project,
         )

@@ -25,7 +25,7 @@ STOP, KILL = "stop", "kill"  # lines on the standard input: end the stage in goo
 
 
 def main() -> int:
-    """Carry out one order and return the status of DVC's command, 2 where the machine lacks something.
+    """Carry out one order; return DVC's status, 2 where the machine lacks something, 124 where the stage took too long.
 
     Arguments: a folder with the repository, and the file that the stage's lock entry is written to, as JSON.
     """
@@ -40,13 +40,17 @@ def main() -> int:
     if other := differences(order.surroundings, here):
         say(f"the last bits may differ from the head's, which has {'; '.join(other)}")
 
-    from flows.process import Processes, stopping_on_signals
+    from flows.execution import OVERDUE
+    from flows.process import Overdue, Processes, stopping_on_signals
 
     processes = Processes()
     threading.Thread(target=_obey, args=(processes,), daemon=True).start()
     with stopping_on_signals(processes, say), leased_clone(node_folder(order)) as clone:
         say(f"on {os.uname().nodename}, in {clone}")
-        return Job(order, clone, repository, processes).carry_out(result)
+        try:
+            return Job(order, clone, repository, processes).carry_out(result)
+        except Overdue:
+            return OVERDUE
 
 
 def say(line: str) -> None:
@@ -113,13 +117,31 @@ class Job:
         self.settle()
         stage = self.order.stage
         # `repro --pull` takes inputs that are missing for unchanged, and would fetch the results of former ones.
-        inputs = [["pull", "--quiet", *self.order.upstream]] if self.order.upstream else []
-        reproduce = ["repro", "--single-item", "--pull", stage, *(["--force"] if self.order.force else [])]
-        for command in (*inputs, reproduce, ["push", "--quiet", "--run-cache", stage]):
-            if status := self.dvc(*command):
-                return status
+        inputs = ["pull", "--quiet", *self.order.upstream]
+        if self.order.upstream and (status := self.dvc(*inputs)):
+            return status
+        if status := self.reproduce(stage):
+            return status
+        if status := self.dvc("push", "--quiet", "--run-cache", stage):
+            return status
         result.write_text(json.dumps(lock_entry(self.clone / "dvc.lock", stage)), encoding="utf-8")
         return 0
+
+    def reproduce(self, stage: str) -> int:
+        """Compute the stage, on from the checkpoint of a node that was lost where there is a copy of it."""
+        command = ["repro", "--single-item", "--pull", stage, *(["--force"] if self.order.force else [])]
+        if not self.order.checkpoints:
+            return self.dvc(*command, limit=self.order.limit)
+        from flows.cluster.checkpoints import Copies
+
+        copies = Copies(self.order.checkpoints, stage, self.clone)
+        if copies.bring():
+            say(f"checkpoints of {stage} came from {self.order.checkpoints}")
+        with copies.kept():
+            status = self.dvc(*command, limit=self.order.limit)
+        if status == 0:
+            copies.drop()
+        return status
 
     def settle(self) -> None:
         """Bring the clone to the order's commit and lock. What former stages left there goes."""
@@ -135,11 +157,12 @@ class Job:
     def git(self, *arguments: str) -> None:
         subprocess.run(["git", "-C", str(self.clone), *arguments], check=True, stdin=subprocess.DEVNULL)
 
-    def dvc(self, *arguments: str) -> int:
+    def dvc(self, *arguments: str, limit: float | None = None) -> int:
         from flows.execution import stage_environment
 
         environment = stage_environment(self.order.threads) | dict(self.order.environment)
-        return int(self.processes.run([sys.executable, "-m", "dvc", *arguments], self.clone, environment, say))
+        command = [sys.executable, "-m", "dvc", *arguments]
+        return int(self.processes.run(command, self.clone, environment, say, limit))
 
 
 def configure(clone: Path, remote: tuple[str, Any]) -> None:

@@ -14,6 +14,7 @@ class Order:
     in which all stages above are recorded, empty where there is none.
     remote: name and settings of the DVC remote. threads: of the stage. surroundings: the head's, to compare with.
     environment: variables that the stage gets from the head. checkpoints: address that they are kept at, if at any.
+    limit: seconds that the stage may take.
     """
 
     stage: str
@@ -26,6 +27,7 @@ class Order:
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     force: bool = False
     checkpoints: str | None = None
+    limit: float | None = None
 
     def dump(self) -> str:
         """Return the order as one line."""

@@ -33,9 +33,12 @@ class Station:
         """Start the node's program with an order, a line of JSON; return this node's name."""
         folder = Path(self._folder.name)
         arguments = [str(folder / "program"), str(folder / "repository"), str(folder / "result.json")]
+        # Ray's own settings, and its token, are none of the stage's business.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         # In a session of its own: Ray ends its workers' groups, and the program has its stage to end in good order.
         self._program = subprocess.Popen(
             [sys.executable, "-c", START, *arguments],
+            env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -25,6 +25,9 @@ class Flow(Section):
 
     members_per_gpu: how many stages may share a GPU, as far as they are known to fit.
 
+    checkpoint_remote: where nodes of a cluster copy checkpoints to, so that the loss of a node does not lose them: a
+    folder that all of them see, or an address of an object store.
+
     retries: further attempts at a stage whose failure can pass.
 
     retry_seconds: before the first of them; each wait is twice as long as the one before.
@@ -39,6 +42,7 @@ class Flow(Section):
 
     busy: Literal["wait", "refuse"] = "refuse"
     drift: Drift = Drift()
+    checkpoint_remote: Annotated[str, Field(min_length=1)] | None = None
     members_per_gpu: Count = 1
     retries: Annotated[int, Field(ge=0, strict=True)] = 3
     retry_seconds: NotNegative = 10

@@ -1,6 +1,7 @@
 """A Ray cluster of real nodes on this machine that share nothing but the loopback, and an S3 server for results."""
 
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from tests.flows.conftest import (  # noqa: F401 (fixtures)
 )
 
 HERE = "127.0.0.1"
+NODE = "127.0.0.2"  # the loopback's too; Ray would replace the first by the address of the machine in the network
 # A node that died is noticed within seconds; Ray's own setting takes up to a minute.
 CONFIG = '{"health_check_initial_delay_ms": 1000, "health_check_period_ms": 1000, "health_check_failure_threshold": 3}'
 ACCESS = {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "tester", "AWS_DEFAULT_REGION": "us-east-1"}
@@ -48,14 +50,15 @@ def end(process: psutil.Process, patience: float = 0.0) -> None:
 
 
 @contextmanager
-def running(*command: str, environment: dict[str, str] | None = None) -> Iterator[psutil.Process]:
-    process = subprocess.Popen(
-        [sys.executable, *command],
-        env={**os.environ, **(environment or {})},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+def running(*command: str, log: Path, environment: dict[str, str] | None = None) -> Iterator[psutil.Process]:
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, *command],
+            env={**os.environ, **(environment or {})},
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
     try:
         yield psutil.Process(process.pid)
     finally:
@@ -78,29 +81,27 @@ class Nodes:
     """A cluster whose first node, which holds Ray's own services, computes too."""
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
-        self.folder, self.stack, self.port = folder, stack, free_port()
-        self.address = f"{HERE}:{self.port}"
-        self.first = self.add("first", "--head", f"--port={self.port}", f"--system-config={CONFIG}")
+        self.folder, self.stack = folder, stack
+        self.address = f"{NODE}:{free_port()}"
+        port = self.address.partition(":")[2]
+        head = ("--head", f"--port={port}", f"--system-config={CONFIG}", "--include-dashboard=false")
+        self.first = self._start("first", *head)
 
-    def add(self, name: str, *options: str, cpus: int = 1) -> Node:
-        """Start a node and wait until the cluster knows it."""
+    def add(self, name: str) -> Node:
+        return self._start(name, f"--address={self.address}")
+
+    def _start(self, name: str, *options: str) -> Node:
+        """Start a node of one core and wait until it is part of the cluster."""
         folder = self.folder / name
         folder.mkdir()
-        where = options or (f"--address={self.address}",)
-        limits = (f"--num-cpus={cpus}", "--num-gpus=0", f"--object-store-memory={80 * 2**20}")
-        quiet = ("--include-dashboard=false", "--disable-usage-stats", f"--node-ip-address={HERE}", "--block")
-        command = ("-m", "ray.scripts.scripts", "start", *where, *limits, *(quiet if options else quiet[1:]))
+        log = folder / "log"
+        limits = ("--num-cpus=1", "--num-gpus=0", f"--object-store-memory={80 * 2**20}")
+        common = (f"--node-ip-address={NODE}", "--disable-usage-stats", "--block")
+        command = ("-m", "ray.scripts.scripts", "start", *options, *limits, *common)
         environment = {"CHORUS_NODE_FOLDER": str(folder), **ACCESS}
-        node = Node(self.stack.enter_context(running(*command, environment=environment)), folder)
-        until(lambda: self.alive() > 0 if options else True, "Ray does not start")
+        node = Node(self.stack.enter_context(running(*command, log=log, environment=environment)), folder)
+        until(lambda: "Ray runtime started" in log.read_text(), f"Ray does not start: {log}")
         return node
-
-    def alive(self) -> int:
-        try:
-            with socket.create_connection((HERE, self.port), timeout=1):
-                return 1
-        except OSError:
-            return 0
 
 
 def until(condition: Callable[[], bool], complaint: str, seconds: float = 90) -> None:
@@ -112,7 +113,12 @@ def until(condition: Callable[[], bool], complaint: str, seconds: float = 90) ->
 
 @pytest.fixture(scope="session")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
-    """A cluster of one node of one core; tests add others."""
+    """A cluster of one node of one core; tests add others.
+
+    Ray listens on all interfaces whatever addresses its nodes have, so it asks for a token, which it reads when it is
+    imported.
+    """
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
     pytest.importorskip("ray")
     with ExitStack() as stack:
         yield Nodes(tmp_path_factory.mktemp("nodes"), stack)
@@ -124,7 +130,8 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     pytest.importorskip("moto")
     pytest.importorskip("dvc_s3")
     address = f"http://{HERE}:{(port := free_port())}"
-    with running("-m", "moto.server", "-H", HERE, "-p", str(port)):
+    log = tmp_path_factory.mktemp("s3") / "log"
+    with running("-m", "moto.server", "-H", HERE, "-p", str(port), log=log):
 
         def answers() -> bool:
             with suppress(OSError):

@@ -3,20 +3,31 @@
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 import yaml
 
+from flows.attempts import Patience
 from flows.cluster.execution import on_cluster
 from flows.devices import Pool
-from flows.execution import RAN, Execution, Outcome, stage_environment
+from flows.execution import RAN, STOPPED, Execution, Outcome, stage_environment
 from flows.graph import read_graph
 from flows.process import Processes
 from pipeline.project import Project
-from tests.cluster.conftest import Nodes
-from tests.flows.conftest import MLFLOW, dvc
+from tests.cluster.conftest import Nodes, until
+from tests.flows.conftest import MLFLOW, call, dvc, gone
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(480)]
+HOLD = """\
+import os, pathlib, sys, time
+held = pathlib.Path(os.environ["CHORUS_TEST_HELD"])
+if (held / sys.argv[1]).exists():
+    (held / f"{sys.argv[1]}.pid").write_text(str(os.getpid()))
+while (held / sys.argv[1]).exists():
+    time.sleep(0.1)
+"""
 Run = Callable[..., dict[str, Outcome]]
 
 
@@ -29,7 +40,7 @@ def drive(execution: Execution, stages: Sequence[str]) -> dict[str, Outcome]:
         return execution.run(stage, upstream, lambda line: print(f"{stage} | {line}", flush=True))
 
     with ThreadPoolExecutor(len(stages)) as threads:
-        for stage in stages:
+        for stage in stages:  # in topological order
             begun[stage] = threads.submit(run, stage)
     return {stage: future.result() for stage, future in begun.items()}
 
@@ -55,21 +66,93 @@ def run(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> Run:
     return run
 
 
-def lock(root: Path) -> object:
-    return yaml.safe_load((root / "dvc.lock").read_text())
+def entries(root: Path) -> dict[str, Any]:
+    """Return the entries of a checkout's `dvc.lock` by stage."""
+    return dict(yaml.safe_load((root / "dvc.lock").read_text())["stages"])
+
+
+@pytest.fixture
+def held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with files named after the stages that are to wait; those that do write their process ids there."""
+    folder = tmp_path / "held"
+    folder.mkdir()
+    monkeypatch.setenv("CHORUS_TEST_HELD", str(folder))
+    return folder
+
+
+def hold(root: Path, held: Path, *names: str) -> None:
+    """Make stages of a checkout wait once they are under way."""
+    (root / "work.py").write_text(HOLD + (root / "work.py").read_text())
+    call(root, "git", "commit", "-qam", "Wait where told to")
+    for name in names:
+        (held / name).touch()
+
+
+def worker(held: Path, name: str) -> psutil.Process:
+    """Return the process of a stage that waits, once it does."""
+    path = held / f"{name}.pid"
+    until(lambda: path.exists() and bool(path.read_text()), f"{name} does not begin", seconds=240)
+    return psutil.Process(int(path.read_text()))
 
 
 def test_lock_entries_equal_those_of_one_machine(
     fresh: Path, done: Path, nodes: Nodes, exchange: Callable[[Path], None], run: Run
 ) -> None:
+    """Twice: the second time the nodes' clones hold what the first left there."""
     second = nodes.add("second")
     exchange(fresh)
     outcomes = run(fresh)
-    assert {name: outcome.what for name, outcome in outcomes.items()} == dict.fromkeys(lock(done)["stages"], RAN)
-    assert lock(fresh) == lock(done)
-    assert dvc(fresh, "status", "--json").strip() == "{}"
+    assert {name: outcome.what for name, outcome in outcomes.items()} == dict.fromkeys(entries(done), RAN)
+    assert entries(fresh) == entries(done)
     for name in ("raw.txt", "model-x.txt", "registered.txt"):
         assert (fresh / name).read_bytes() == (done / name).read_bytes()
     assert not (fresh / "log").exists()  # nothing was computed here
-    assert list(second.folder.glob("*/clones/*/dvc.yaml"))
+    for root in (fresh, done):
+        (root / "source.txt").write_text("other images")
+        call(root, "git", "commit", "-qam", "Other images")
+    dvc(done, "repro", "-q")
+    outcomes = run(fresh)
+    assert {name: outcome.what for name, outcome in outcomes.items()} == dict.fromkeys(entries(done), RAN)
+    assert entries(fresh) == entries(done)
+    assert dvc(fresh, "status", "--json").strip() == "{}"
+    clones = [list(node.folder.glob("*/clones/*/dvc.yaml")) for node in (nodes.first, second)]
+    assert all(clones)
     second.die()
+
+
+def test_a_node_that_dies_in_the_middle(
+    fresh: Path, done: Path, nodes: Nodes, exchange: Callable[[Path], None], run: Run, held: Path
+) -> None:
+    doomed = nodes.add("doomed")
+    exchange(fresh)
+    hold(fresh, held, "x", "y")
+    with ThreadPoolExecutor(1) as thread:
+        outcomes = thread.submit(run, fresh, patience=Patience(2, 0.5))
+        places = {name: Path(worker(held, name).cwd()) for name in ("x", "y")}
+        (lost,) = (name for name, place in places.items() if place.is_relative_to(doomed.folder))
+        print(f"{lost} computes in {places[lost]}: that node dies now", flush=True)
+        doomed.die()
+        for name in ("x", "y"):
+            (held / name).unlink()
+        ended = outcomes.result()
+    assert ended[f"train@{lost}"].what == RAN
+    assert {name for name, outcome in ended.items() if outcome.attempts == 2} == {f"train@{lost}"}
+    assert entries(fresh) == entries(done)
+    assert dvc(fresh, "status", "--json").strip() == "{}"
+
+
+def test_stopping_ends_stages_on_nodes(
+    fresh: Path, nodes: Nodes, exchange: Callable[[Path], None], run: Run, held: Path
+) -> None:
+    exchange(fresh)
+    hold(fresh, held, "ingest")
+    processes = Processes()
+    with ThreadPoolExecutor(1) as thread:
+        outcomes = thread.submit(run, fresh, processes=processes)
+        stage = worker(held, "ingest").pid
+        processes.stop()
+        ended = outcomes.result()
+    assert ended["ingest"].what == STOPPED
+    assert not any(outcome.succeeded for outcome in ended.values())
+    assert gone(stage)
+    assert not (fresh / "dvc.lock").exists()

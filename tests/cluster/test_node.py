@@ -5,9 +5,11 @@ import json
 import subprocess
 import sys
 import tarfile
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 
@@ -17,9 +19,21 @@ from flows.cluster.node import FOLDER, STOP
 from flows.cluster.order import Order
 from flows.cluster.station import START
 from flows.cluster.surroundings import surroundings
+from flows.execution import OVERDUE
+from tests.cluster.conftest import end
 from tests.flows.conftest import call, dvc
 
 pytestmark = pytest.mark.slow
+WITH_CHECKPOINT = """\
+import pathlib, sys, time
+checkpoint = pathlib.Path(".checkpoints/x/checkpoint")
+if not checkpoint.exists():
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.write_text("half")
+    time.sleep(60)
+print("going on from", checkpoint.read_text())
+pathlib.Path(sys.argv[-1]).write_text(checkpoint.read_text() + " and half")
+"""
 
 
 class Node:
@@ -74,6 +88,36 @@ def test_a_node_computes_on_the_inputs_of_the_lock_and_not_on_former_ones(with_r
     dvc(with_remote, "repro", "-q", "-s", "train@x")
     after = yaml.safe_load((with_remote / "dvc.lock").read_text())["stages"]
     assert node.result == after["train@x"] != before["train@x"]
+
+
+def test_a_node_ends_a_stage_that_takes_too_long(with_remote: Path, tmp_path: Path) -> None:
+    (with_remote / "work.py").write_text("import time\ntime.sleep(60)\n")
+    call(with_remote, "git", "commit", "-qam", "Sleep")
+    process = Node(with_remote, tmp_path / "node").begin(stage="ingest", upstream=[], force=True, limit=3)
+    assert process.wait(timeout=50) == OVERDUE
+
+
+def test_another_node_goes_on_from_the_copies_of_a_lost_ones_checkpoints(with_remote: Path, tmp_path: Path) -> None:
+    (with_remote / "work.py").write_text(WITH_CHECKPOINT)
+    call(with_remote, "git", "commit", "-qam", "Work with a checkpoint")
+    kept = {"stage": "ingest", "upstream": [], "force": True, "checkpoints": str(tmp_path / "kept")}
+    copy = tmp_path / "kept" / "ingest" / "x" / "checkpoint"
+    lost = Node(with_remote, tmp_path / "lost").begin(**kept)
+    try:
+        deadline = time.monotonic() + 60
+        while not copy.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    finally:
+        end(psutil.Process(lost.pid))
+    node = Node(with_remote, tmp_path / "node")
+    process = node.begin(**kept)
+    assert process.stdout is not None
+    said = process.stdout.read()
+    assert process.wait() == 0, said
+    assert "going on from half" in said
+    assert node.result["outs"][0]["size"] == len("half and half")
+    assert not copy.exists()
 
 
 def test_a_node_that_is_told_to_stop_ends_its_stage(with_remote: Path, tmp_path: Path) -> None:
