@@ -27,6 +27,7 @@ HERE = "127.0.0.1"
 NODE = "127.0.0.2"  # the loopback's too; Ray would replace the first by the address of the machine in the network
 # A node that died is noticed within seconds; Ray's own setting takes up to a minute.
 CONFIG = '{"health_check_initial_delay_ms": 1000, "health_check_period_ms": 1000, "health_check_failure_threshold": 3}'
+AGENTS = ("dashboard-agent-grpc", "dashboard-agent-listen", "runtime-env-agent", "metrics-export")
 ACCESS = {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "tester", "AWS_DEFAULT_REGION": "us-east-1"}
 
 
@@ -97,10 +98,12 @@ class Nodes:
         log = folder / "log"
         limits = ("--num-cpus=1", "--num-gpus=0", f"--object-store-memory={80 * 2**20}")
         common = (f"--node-ip-address={NODE}", "--disable-usage-stats", "--block")
-        command = ("-m", "ray.scripts.scripts", "start", *options, *limits, *common)
+        # Where agents choose their ports, a raylet waits 15 seconds for each to say which, and then gives up.
+        agents = [f"--{agent}-port={free_port()}" for agent in AGENTS]
+        command = ("-m", "ray.scripts.scripts", "start", *options, *limits, *common, *agents)
         environment = {"CHORUS_NODE_FOLDER": str(folder), **ACCESS}
         node = Node(self.stack.enter_context(running(*command, log=log, environment=environment)), folder)
-        until(lambda: "Ray runtime started" in log.read_text(), f"Ray does not start: {log}")
+        until(lambda: "Ray runtime started" in log.read_text(), f"Ray does not start: {log}", seconds=180)
         return node
 
 
