@@ -28,6 +28,7 @@ NODE = "127.0.0.2"  # the loopback's too; Ray would replace the first by the add
 # A node that died is noticed within seconds; Ray's own setting takes up to a minute.
 CONFIG = '{"health_check_initial_delay_ms": 1000, "health_check_period_ms": 1000, "health_check_failure_threshold": 3}'
 AGENTS = ("dashboard-agent-grpc", "dashboard-agent-listen", "runtime-env-agent", "metrics-export")
+UNHURRIED = {"RAY_agent_register_timeout_ms": "120000", "RAY_worker_niceness": "0"}
 ACCESS = {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "tester", "AWS_DEFAULT_REGION": "us-east-1"}
 
 
@@ -101,7 +102,7 @@ class Nodes:
         # Where agents choose their ports, a raylet waits 15 seconds for each to say which, and then gives up.
         agents = [f"--{agent}-port={free_port()}" for agent in AGENTS]
         command = ("-m", "ray.scripts.scripts", "start", *options, *limits, *common, *agents)
-        environment = {"CHORUS_NODE_FOLDER": str(folder), **ACCESS}
+        environment = {"CHORUS_NODE_FOLDER": str(folder), **ACCESS, **UNHURRIED}
         node = Node(self.stack.enter_context(running(*command, log=log, environment=environment)), folder)
         until(lambda: "Ray runtime started" in log.read_text(), f"Ray does not start: {log}", seconds=180)
         return node
