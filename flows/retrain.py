@@ -1,6 +1,7 @@
 """`python -m flows.retrain`: bring everything up to date, from the images to the registered model.
 
-Exit status: 0 done, 1 a stage or the check of the registry failed, 2 bad input, 128 + the signal that stopped it.
+Exit status: 0 done, 1 a stage or the check of the registry failed, 2 bad input, 74 no room to write,
+128 + the signal that stopped it.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from flows.summary import print_summary, read_results
 from flows.upstream import update
 from pipeline.errors import ChorusError
 from pipeline.exclusive import BusyError
+from pipeline.exits import NO_ROOM, no_room, status_of
 from pipeline.params.redaction import redact
 from pipeline.project import Project
 
@@ -108,6 +110,11 @@ def retrained(options: argparse.Namespace, root: Path, say: Say, errand: str | N
         say(f"chorus: {error}")
         enter_refused(root, str(error))
         return Ending(2, redact(str(error)), skipped=isinstance(error, BusyError))
+    except Exception as error:
+        if status_of(error) != NO_ROOM:
+            raise
+        say(f"chorus: {no_room(error)}")
+        return Ending(NO_ROOM, redact(no_room(error)))
 
 
 def show_plan(options: argparse.Namespace, root: Path) -> None:
@@ -184,6 +191,8 @@ def _flow(options: argparse.Namespace, root: Path, say: Say) -> Ending:
     if isinstance(result, ChorusError):  # the flow has entered it in the journal
         say(f"chorus: {result}")
         return Ending(2, redact(str(result)))
+    if isinstance(result, Exception) and status_of(result) == NO_ROOM:
+        raise result
     if not isinstance(result, Result):
         say(f"the flow ended as {state.name}: {state.message}")
         return Ending(1, f"the flow ended as {state.name}: {state.message}")

@@ -219,11 +219,7 @@ def explained(error: Exception) -> int:
     if isinstance(error, ChorusError):
         print(f"chorus: {redact(str(error))}", file=sys.stderr)
     elif status == exits.NO_ROOM:
-        print(
-            f"chorus: there is no room to write ({redact(str(error))}); nothing was left half written: make room "
-            "and start again, what is complete is kept",
-            file=sys.stderr,
-        )
+        print(f"chorus: {redact(exits.no_room(error))}", file=sys.stderr)
     elif status == exits.CAN_PASS:
         redacted_traceback(type(error), error, error.__traceback__)
         print(f"chorus: this can pass: {redact(str(error)) or type(error).__name__}", file=sys.stderr)

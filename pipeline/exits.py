@@ -66,6 +66,14 @@ def is_full(error: BaseException) -> bool:
     return bool(SAYS_FULL.search(str(error)))
 
 
+def no_room(error: BaseException) -> str:
+    """Return what to say of an error for which `status_of` gives `NO_ROOM`."""
+    return (
+        f"there is no room to write ({error}); nothing was left half written: make room and start again, what is "
+        "complete is kept"
+    )
+
+
 def passes(error: BaseException) -> bool:
     """Whether an error comes from memory that others hold too, or from a network or server that may come back."""
     if isinstance(error, MemoryError | ConnectionError | TimeoutError):

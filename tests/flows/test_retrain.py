@@ -104,6 +104,14 @@ def test_server_that_does_not_answer(here: Path) -> None:
     assert order(here) == []
 
 
+def test_no_room_to_write(here: Path) -> None:
+    command = ["sh", "-c", 'ulimit -f 0; exec "$@"', "sh", sys.executable, "-P", "-m", "flows.retrain"]
+    ended = subprocess.run(command, cwd=here, capture_output=True, text=True, check=False)
+    assert ended.returncode == 74
+    assert ended.stderr.startswith("chorus: there is no room to write (")
+    assert "Traceback" not in ended.stderr
+
+
 def test_plan_runs_nothing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     edit(here / "params.yaml", "lr: 0.1", "lr: 0.2")
     assert main(["--plan"]) == 0
