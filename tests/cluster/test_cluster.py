@@ -136,7 +136,8 @@ def test_a_node_that_dies_in_the_middle(
             (held / name).unlink()
         ended = outcomes.result()
     assert ended[f"train@{lost}"].what == RAN
-    assert {name for name, outcome in ended.items() if outcome.attempts == 2} == {f"train@{lost}"}
+    # Two attempts, or three: until it has noticed the death, Ray may give the second to the dead node.
+    assert {name for name, outcome in ended.items() if outcome.attempts > 1} == {f"train@{lost}"}
     assert entries(fresh) == entries(done)
     assert dvc(fresh, "status", "--json").strip() == "{}"
 
