@@ -152,7 +152,7 @@ def test_ending_a_served_run_ends_its_stages(done: Path, prefect_server: str, tr
 
 
 def wait_for(condition: Callable[[], Any], process: "subprocess.Popen[bytes] | None") -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while not condition():
         assert process is None or process.poll() is None
         assert time.monotonic() < deadline
