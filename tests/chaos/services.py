@@ -38,7 +38,7 @@ class Service:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )
-        if not until(self.answers, 180):
+        if not until(self.answers, 600):
             raise RuntimeError(f"{self.command[2]} does not start: {self.log.read_text()[-2000:]}")
 
     def answers(self) -> bool:
