@@ -1,15 +1,18 @@
 """What a flow run shows on its page in Prefect: the stages, the judges' numbers, the model card, the pictures."""
 
 import base64
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
 
 from flows.execution import Outcome
 from flows.summary import read_results, stage_rows
 
+WIDTH = 640  # pixels that a small picture is enlarged to at most
 LARGEST = 1_000_000  # bytes of a picture: it is stored in Prefect's database
 
 
@@ -28,19 +31,33 @@ def leave_results(root: Path) -> None:
     for name in ("champion", "candidate"):
         sheet = root / "report" / "gate" / f"{name}.png"
         if sheet.is_file() and sheet.stat().st_size <= LARGEST:
-            address = "data:image/png;base64," + base64.b64encode(sheet.read_bytes()).decode()
+            address = "data:image/png;base64," + base64.b64encode(enlarged(sheet)).decode()
             create_image_artifact(address, key=name, description=f"Images of the {name}")
 
 
+def enlarged(sheet: Path) -> bytes:
+    """Return a picture as PNG; a small one with each pixel as a square of pixels, for Prefect shows it no larger."""
+    with Image.open(sheet) as picture:
+        if (factor := WIDTH // picture.width) < 2:
+            return sheet.read_bytes()
+        content = io.BytesIO()
+        larger = (picture.width * factor, picture.height * factor)
+        picture.resize(larger, Image.Resampling.NEAREST).save(content, "PNG")
+    return content.getvalue()
+
+
 def arm_rows(metrics: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the rows of the table of members and strategies: name, kind, each judge's distance; the nearest first."""
+    """Return the rows of the table of members and strategies: name, kind, each judge's distance to four digits; the
+    nearest first.
+    """
     headline = metrics.get("headline") or []
     rows = [
         {"name": arm["name"], "kind": arm["kind"], **{judge: arm["metrics"].get(judge) for judge in headline}}
         for arm in metrics.get("arms") or []
         if {"name", "kind", "metrics"} <= set(arm)
     ]
-    return sorted(rows, key=lambda row: _place(row, headline))
+    rows.sort(key=lambda row: _place(row, headline))
+    return [{key: float(f"{v:.4g}") if isinstance(v, float) else v for key, v in row.items()} for row in rows]
 
 
 def _place(row: dict[str, Any], headline: list[str]) -> float:
