@@ -321,6 +321,8 @@ def failure_message(status: int, lines: Sequence[str]) -> str:
 
     status: the command's own; `dvc` has another one and tells its command's at the end of a line.
     """
+    if not lines:
+        return f"ended with status {status} and said nothing"
     start = next((place for place, line in enumerate(lines) if line.startswith("chorus: ")), None)
     said = next((known for known in (BAD_INPUT, NO_ROOM) if lines[-1].endswith(f"exited with {known}")), status)
     if start is not None and said in (BAD_INPUT, NO_ROOM):

@@ -9,6 +9,7 @@ from tests.data.make_messy_folder import make_messy_folder
 from tests.endtoend.checkout import SMALL, Checkout
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_messy_folder_becomes_a_registered_model(tmp_path):
     images = tmp_path / "my images"

@@ -92,6 +92,7 @@ def test_an_experiment_retrains_its_family_alone(checkout):
     assert checkout.run("dvc", "status").strip() == "Data and pipelines are up to date."
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_lost_database_is_filled_again_and_nothing_becomes_dirty(checkout):
     (checkout.folder / "mlflow.db").unlink()

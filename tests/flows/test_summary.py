@@ -115,6 +115,7 @@ def test_failure_messages() -> None:
     assert failure_message(255, [*said, last]) == "chorus: no such folder\n   (name one)"
     assert failure_message(255, [*said, last[:-1] + "1"]).endswith("exited with 1")
     assert failure_message(255, ["ERROR: busy"]) == "ERROR: busy"
+    assert failure_message(-9, []) == "ended with status -9 and said nothing"
     assert len(failure_message(1, [str(number) for number in range(50)]).splitlines()) == 12
 
 

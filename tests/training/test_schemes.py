@@ -125,6 +125,7 @@ def covered(mixture: nn.Module) -> int:
     return int((torch.bincount(nearest[distances < 0.2], minlength=MODES) >= 1000 / MODES / 5).sum())
 
 
+@pytest.mark.slow
 def test_boosting_covers_more_modes_of_a_ring_than_bagging(spot: None) -> None:
     """At an equal budget: what the classifiers see is added to the bagged members' own."""
     kimg, found = 8.0, []
