@@ -130,10 +130,12 @@ def test_the_fastest_device_goes_to_the_most_urgent_and_all_are_used_before_one_
     slots = [{VISIBLE: name} for name in ("fast", "slow", "fast", "slow")]
     crowd = Crowd(Pool(slots, {"a": 4, "b": 3, "c": 2, "d": 1}))
     crowd.ask("a", "b")
+    crowd.wait(2)
     assert {stage: slot[VISIBLE] for stage, slot in crowd.slots.items()} == {"a": "fast", "b": "slow"}
     crowd.ask("c", "d")
     crowd.end("a", "c", then=4)
     crowd.ask("e")
+    assert crowd.wait(5)[-1] == "e"
     assert crowd.slots["e"] == {VISIBLE: "fast"}
     crowd.close()
 
