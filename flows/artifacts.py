@@ -3,10 +3,11 @@
 import base64
 import io
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
 
 from flows.execution import Outcome
@@ -22,7 +23,7 @@ def leave_stages(outcomes: Sequence[Outcome], run: str) -> None:
 
 
 def leave_results(root: Path) -> None:
-    """Leave what the last stage wrote with the current flow run; what is missing is left out."""
+    """Leave what the last stage wrote with the current flow run; what is missing or no picture is left out."""
     if rows := arm_rows(read_results(root)[0]):
         create_table_artifact(rows, key="distances", description="Distances by the judges; lower is better")
     card = root / "report" / "card.md"
@@ -30,7 +31,10 @@ def leave_results(root: Path) -> None:
         create_markdown_artifact(card.read_text(encoding="utf-8"), key="model-card", description="The model card")
     for name in ("champion", "candidate"):
         sheet = root / "report" / "gate" / f"{name}.png"
-        if sheet.is_file() and sheet.stat().st_size <= LARGEST:
+        if not sheet.is_file() or sheet.stat().st_size > LARGEST:
+            continue
+        # The run is over and registered: a page without a picture is no reason for it to fail.
+        with suppress(UnidentifiedImageError):
             address = "data:image/png;base64," + base64.b64encode(enlarged(sheet)).decode()
             create_image_artifact(address, key=name, description=f"Images of the {name}")
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from base64 import b64encode
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 from mlflow import MlflowClient
+from PIL import Image
 from prefect.artifacts import Artifact
 
 from flows.exclusive import alone
@@ -140,7 +142,8 @@ def test_run_and_commit(here: Path, prefect_server: str, tracked: str, capfd: py
     write_results(here)
     (here / "report" / "card.md").write_text("# m: `weighted`\n")
     (here / "report" / "gate").mkdir()
-    (here / "report" / "gate" / "candidate.png").write_bytes(b"a picture")
+    Image.new("L", (640, 1)).save(sheet := here / "report" / "gate" / "candidate.png")
+    (here / "report" / "gate" / "champion.png").write_bytes(b"not a picture")
     edit(here / "params.yaml", "lr: 0.1", "lr: 0.2")
     (here / "notes.txt").write_text("not for this commit")
     call(here, "git", "add", "notes.txt")
@@ -159,7 +162,7 @@ def test_run_and_commit(here: Path, prefect_server: str, tracked: str, capfd: py
     distances = json.loads(Artifact.get(key="distances").data)
     assert {row["name"]: row["fd_selfsup"] for row in distances}["weighted"] == 1.25
     assert Artifact.get(key="model-card").data == "# m: `weighted`\n"
-    assert Artifact.get(key="candidate").data == "data:image/png;base64,YSBwaWN0dXJl"
+    assert Artifact.get(key="candidate").data == f"data:image/png;base64,{b64encode(sheet.read_bytes()).decode()}"
     assert Artifact.get(key="champion") is None
     message = call(here, "git", "log", "-1", "--format=%B")
     assert message.splitlines()[0] == "Retrain x"
