@@ -24,8 +24,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.devices import usable_cores
-from flows.execution import stage_environment
+from flows.devices.slots import usable_cores
+from flows.stages.execution import stage_environment
 
 ROOT = Path(__file__).parents[1]
 PYTHON = [sys.executable, "-P"]  # the stand-in for our package lies in the working folder

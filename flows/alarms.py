@@ -9,7 +9,7 @@ import sys
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from flows.server import HEARTBEAT, connect
+from flows.service.server import HEARTBEAT, connect
 from pipeline.errors import ChorusError
 from pipeline.params.redaction import redact
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from flows.graph import require_checkout
+from flows.planning.graph import require_checkout
 from flows.retrain import count, names, say
-from flows.server import connect
-from flows.serving import serve
+from flows.service.server import connect
+from flows.service.serving import serve
 from pipeline.errors import ChorusError
 from pipeline.project import Project
 

@@ -9,7 +9,7 @@ from typing import Any
 from prefect import flow, get_run_logger, runtime
 from prefect.states import Cancelled, Completed, Failed, State
 
-from flows.journal import TRIGGER
+from flows.records.journal import TRIGGER
 from flows.retrain import Ending, parser, retrained
 
 ERRAND = "scheduled"

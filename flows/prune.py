@@ -7,8 +7,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from flows.exclusive import alone
-from flows.graph import require_checkout
+from flows.checkout.exclusive import alone
+from flows.planning.graph import require_checkout
 from pipeline.errors import ChorusError
 from pipeline.project import Project
 
@@ -37,7 +37,7 @@ def command(options: argparse.Namespace, root: Path) -> None:
 
 def prune(project: Project, days: float, *, dry: bool) -> None:
     """Remove, or with `dry` only list, what the rule names."""
-    from flows import pruning
+    from flows.checkout import pruning
     from pipeline.tracking import Tracker
 
     verb = "would remove" if dry else "removes"

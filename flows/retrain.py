@@ -10,22 +10,22 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.exclusive import alone
-from flows.execution import CLEAN, Outcome, Result, stage_environment, verify
-from flows.failed import with_second_tries
-from flows.git import commit_lock
-from flows.graph import read_graph
-from flows.journal import COMPLETED, IDLE, LOCAL, enter_refused, keeping
-from flows.parent import import_mlflow
-from flows.pins import commit_pins, settle_warm_starts
-from flows.plan import LEAVE, plan, render
-from flows.process import Processes, stopping_on_signals
-from flows.reaping import Say, dead_flows, forget_flow, reap, settle
-from flows.reasons import state_of
-from flows.runners import RUNNERS
-from flows.server import connect
-from flows.summary import print_summary, read_results
-from flows.upstream import update
+from flows.checkout.exclusive import alone
+from flows.checkout.git import commit_lock
+from flows.checkout.pins import commit_pins, settle_warm_starts
+from flows.checkout.reaping import Say, dead_flows, forget_flow, reap, settle
+from flows.checkout.upstream import update
+from flows.planning.failed import with_second_tries
+from flows.planning.graph import read_graph
+from flows.planning.plan import LEAVE, plan, render
+from flows.records.journal import COMPLETED, IDLE, LOCAL, enter_refused, keeping
+from flows.records.parent import import_mlflow
+from flows.records.reasons import state_of
+from flows.records.summary import print_summary, read_results
+from flows.service.server import connect
+from flows.stages.execution import CLEAN, Outcome, Result, stage_environment, verify
+from flows.stages.process import Processes, stopping_on_signals
+from flows.stages.runners import RUNNERS
 from pipeline.errors import ChorusError
 from pipeline.exclusive import BusyError
 from pipeline.exits import NO_ROOM, no_room, status_of
@@ -89,7 +89,7 @@ class Ending:
 def retrained(options: argparse.Namespace, root: Path, say: Say, errand: str | None = None) -> Ending:
     """Bring the checkout at `root` up to date; whatever starts a run, a person or a schedule, comes through here.
 
-    errand: see `flows.exclusive.alone`.
+    errand: see `flows.checkout.exclusive.alone`.
     """
     try:
         project = Project.load(root)
@@ -137,7 +137,7 @@ def _run(options: argparse.Namespace, project: Project, say: Say) -> Ending:
 
 def _experiment(options: argparse.Namespace, project: Project, say: Say) -> Ending:
     """Run with other parameters beside the checkout, which is held meanwhile: the devices are the same."""
-    from flows.overrides import experiment
+    from flows.checkout.overrides import experiment
 
     with (
         experiment(project, options.families, options.budget_factor, say) as inside,

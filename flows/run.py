@@ -12,11 +12,20 @@ from prefect.settings import PREFECT_API_URL
 from prefect.states import Cancelled, Completed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows import reaping
-from flows.artifacts import leave_results, leave_stages
-from flows.attempts import Patience, limits_of
-from flows.cache import mend_cache
-from flows.execution import (
+from flows.checkout import reaping
+from flows.checkout.cache import mend_cache
+from flows.onlookers.artifacts import leave_results, leave_stages
+from flows.onlookers.everyone import onlookers
+from flows.planning.failed import note_tries, with_second_tries
+from flows.planning.graph import read_graph
+from flows.planning.plan import plan
+from flows.planning.urgency import urgencies
+from flows.records.journal import COMPLETED, LOCAL, Book, expected_seconds, keeping
+from flows.records.parent import pipeline_run
+from flows.records.reasons import Account, state_of
+from flows.service.server import leave_within
+from flows.stages.attempts import Patience, limits_of
+from flows.stages.execution import (
     FAILED,
     GIVEN_UP,
     RAN,
@@ -29,17 +38,8 @@ from flows.execution import (
     stage_environment,
     verify,
 )
-from flows.failed import note_tries, with_second_tries
-from flows.graph import read_graph
-from flows.journal import COMPLETED, LOCAL, Book, expected_seconds, keeping
-from flows.onlookers import onlookers
-from flows.parent import pipeline_run
-from flows.plan import plan
-from flows.process import Processes, stopping_on_signals
-from flows.reasons import Account, state_of
-from flows.runners import Runner, ready
-from flows.server import leave_within
-from flows.urgency import urgencies
+from flows.stages.process import Processes, stopping_on_signals
+from flows.stages.runners import Runner, ready
 from pipeline.errors import ChorusError
 from pipeline.params.redaction import redact
 from pipeline.project import Project
@@ -97,7 +97,7 @@ def retrain(
 ) -> State[Any]:
     """Bring the checkout at `root` up to date; the data of the returned state is a `Result`.
 
-    Whoever calls it holds the checkout (`flows.exclusive`).
+    Whoever calls it holds the checkout (`flows.checkout.exclusive`).
 
     only: names of the stages to look at (`train` stands for all of `train@…`); none means all.
     force: run them although nothing has changed.

@@ -18,11 +18,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from flows import journal
-from flows.execution import FAILED, RAN, SKIPPED, STOPPED
-from flows.graph import require_checkout
-from flows.journal import COMPLETED, IDLE, KILLED, REFUSED, RUNNING, Entry
-from flows.logs import last_progress
+from flows.planning.graph import require_checkout
+from flows.records import journal
+from flows.records.journal import COMPLETED, IDLE, KILLED, REFUSED, RUNNING, Entry
+from flows.records.logs import last_progress
+from flows.stages.execution import FAILED, RAN, SKIPPED, STOPPED
 from pipeline.errors import ChorusError
 
 SCHEMA = 1

@@ -8,7 +8,7 @@ from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Completed, Failed, State
 
-from flows import triggers
+from flows.service import triggers
 from pipeline.errors import ChorusError
 from pipeline.params.redaction import redact
 from pipeline.project import Project

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.execution import Outcome, verify
-from flows.process import Processes
 from flows.retrain import say
+from flows.stages.execution import Outcome, verify
+from flows.stages.process import Processes
 from pipeline.__main__ import main, redacted_traceback
 from pipeline.errors import ChorusError
 from pipeline.params import parse_params

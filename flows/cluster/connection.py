@@ -12,7 +12,7 @@ from typing import Any
 from flows.cluster import station
 from flows.cluster.node import KILL, STOP
 from flows.cluster.order import Order
-from flows.process import Processes
+from flows.stages.process import Processes
 from pipeline.errors import ChorusError
 from pipeline.params import Compute
 

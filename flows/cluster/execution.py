@@ -12,9 +12,9 @@ from flows.cluster.handover import HANDED_ON, Handover, prepare
 from flows.cluster.lock import read_lock, record_entry
 from flows.cluster.order import Order
 from flows.cluster.surroundings import surroundings
-from flows.devices import Pool
-from flows.execution import CLEAN, FAILED, GIVEN_UP, OVERDUE, RAN, SKIPPED, Execution, Outcome, follow
-from flows.process import Overdue
+from flows.devices.slots import Pool
+from flows.stages.execution import CLEAN, FAILED, GIVEN_UP, OVERDUE, RAN, SKIPPED, Execution, Outcome, follow
+from flows.stages.process import Overdue
 from pipeline.project import Project
 
 

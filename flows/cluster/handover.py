@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from flows.git import LOCK, git
+from flows.checkout.git import LOCK, git
 from pipeline.errors import ChorusError
 
 NEWCOMER = "?? "  # how git marks what it does not know

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flows.git import LOCK
+from flows.checkout.git import LOCK
 from pipeline.files import write_text
 
 

@@ -40,8 +40,8 @@ def main() -> int:
     if other := differences(order.surroundings, here):
         say(f"the last bits may differ from the head's, which has {'; '.join(other)}")
 
-    from flows.execution import OVERDUE
-    from flows.process import Overdue, Processes, stopping_on_signals
+    from flows.stages.execution import OVERDUE
+    from flows.stages.process import Overdue, Processes, stopping_on_signals
 
     processes = Processes()
     threading.Thread(target=_obey, args=(processes,), daemon=True).start()
@@ -158,7 +158,7 @@ class Job:
         subprocess.run(["git", "-C", str(self.clone), *arguments], check=True, stdin=subprocess.DEVNULL)
 
     def dvc(self, *arguments: str, limit: float | None = None) -> int:
-        from flows.execution import stage_environment
+        from flows.stages.execution import stage_environment
 
         environment = stage_environment(self.order.threads) | dict(self.order.environment)
         command = [sys.executable, "-m", "dvc", *arguments]

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from flows.graph import read_graph
+from flows.planning.graph import read_graph
 from tests.chaos.evidence import differences, half_written
 from tests.chaos.undoing import undo
 

@@ -9,12 +9,12 @@ import psutil
 import pytest
 import yaml
 
-from flows.attempts import Patience
 from flows.cluster.execution import on_cluster
-from flows.devices import Pool
-from flows.execution import RAN, STOPPED, Execution, Outcome, stage_environment
-from flows.graph import read_graph
-from flows.process import Processes
+from flows.devices.slots import Pool
+from flows.planning.graph import read_graph
+from flows.stages.attempts import Patience
+from flows.stages.execution import RAN, STOPPED, Execution, Outcome, stage_environment
+from flows.stages.process import Processes
 from pipeline.project import Project
 from tests.cluster.conftest import Nodes, until
 from tests.flows.conftest import MLFLOW, call, dvc, gone

@@ -19,7 +19,7 @@ from flows.cluster.node import FOLDER, STOP
 from flows.cluster.order import Order
 from flows.cluster.station import START
 from flows.cluster.surroundings import surroundings
-from flows.execution import OVERDUE
+from flows.stages.execution import OVERDUE
 from tests.cluster.conftest import end
 from tests.flows.conftest import call, dvc
 

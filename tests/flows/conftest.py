@@ -13,11 +13,11 @@ import pytest
 from prefect import flow
 from prefect.testing.utilities import prefect_test_harness
 
-from flows.devices import Pool
-from flows.execution import Execution, Outcome, stage_environment
-from flows.graph import read_graph
-from flows.process import Processes
+from flows.devices.slots import Pool
+from flows.planning.graph import read_graph
 from flows.run import run_graph
+from flows.stages.execution import Execution, Outcome, stage_environment
+from flows.stages.process import Processes
 
 PARAMS = """\
 data: {source: digits, watch: source.txt, size: 8}

@@ -20,7 +20,7 @@ from flows.alarms import BLOCK, FAILURE, SILENCE, main
 # Flows as Prefect runs them: one fails, the heart of the other stops with its process.
 FLOWS = """\
 import os, signal, sys
-from flows.server import connect
+from flows.service.server import connect
 connect(print)
 from prefect import flow
 from prefect.events.worker import EventsWorker

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
+from flows.checkout.exclusive import alone
 from flows.deploy import deployments, main, parser
-from flows.exclusive import alone
-from flows.journal import read
+from flows.records.journal import read
 from tests.flows.conftest import environment_for, gone, order
 
 ROOT = Path(__file__).parents[2]

@@ -18,9 +18,9 @@ from mlflow import MlflowClient
 from PIL import Image
 from prefect.artifacts import Artifact
 
-from flows.exclusive import alone
-from flows.journal import expected_seconds, read
-from flows.logs import log_path
+from flows.checkout.exclusive import alone
+from flows.records.journal import expected_seconds, read
+from flows.records.logs import log_path
 from flows.retrain import main
 from pipeline.exclusive import BusyError
 from tests.flows.conftest import call, dvc, environment_for, gone, order

@@ -6,7 +6,7 @@ from pathlib import Path
 import psutil
 import yaml
 
-from flows.execution import CLEAN, FAILED, RAN, RESTORED, SKIPPED, Outcome
+from flows.stages.execution import CLEAN, FAILED, RAN, RESTORED, SKIPPED, Outcome
 from tests.flows.conftest import dvc, order
 
 Run = Callable[..., dict[str, Outcome]]

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from flows.execution import CLEAN, FAILED, RAN, SKIPPED
-from flows.journal import TRIGGER, StageEntry, enter_refused, keeping
-from flows.logs import JsonLog
+from flows.records.journal import TRIGGER, StageEntry, enter_refused, keeping
+from flows.records.logs import JsonLog
+from flows.stages.execution import CLEAN, FAILED, RAN, SKIPPED
 from flows.status import main
 
 

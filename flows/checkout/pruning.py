@@ -1,0 +1,168 @@
+"""What nobody needs any more: checkpoints of recipes that are gone, old objects of DVC's cache, old runs of MLflow.
+
+What the registry refers to always stays: the commits that its versions were made from, with all that their `dvc.lock`
+names, and the runs that made them.
+"""
+
+import contextlib
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from flows.checkout.git import LOCK, git
+from pipeline.errors import ChorusError
+from pipeline.lineage import NOT_OF_THE_MODEL, entries_hash
+from pipeline.params import Params
+from pipeline.tracking import PARENT, Tracker
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run as MlflowRun
+
+DAY = 24 * 3600.0
+ORIGINAL = "chorus.original"  # tag of a run that took a member over: the run that trained it
+Say = Callable[[str], None]
+
+
+def old_checkpoints(root: Path, params: Params, days: float) -> list[Path]:
+    """Return the folders of checkpoints and of fetched weights to remove.
+
+    Those of families and students that params.yaml does not name any more; of others those of single members, which
+    belong to one recipe each, that have not been written to for so many days; fetched weights that nothing starts from.
+    """
+    oldest = time.time() - days * DAY
+    named = {*params.families, *params.students}
+    recipes = [*params.families.values(), *params.students.values()]
+    pinned = {recipe.warm_start.content for recipe in recipes if recipe.warm_start}
+    found = []
+    for folder in sorted((root / ".checkpoints").glob("*")):
+        if folder.name not in named:
+            found.append(folder)
+        else:
+            found += [path for path in sorted(folder.glob("*/*")) if path.is_dir() and _touched(path) < oldest]
+    weights = sorted((root / ".warm").glob("*"))
+    return found + [path for path in weights if path.name not in pinned and _touched(path) < oldest]
+
+
+def _touched(folder: Path) -> float:
+    """When something below a folder was last written."""
+    return max(path.stat().st_mtime for path in [folder, *folder.rglob("*")])
+
+
+def commits_of_versions(root: Path, versions: Collection[Any]) -> list[str]:
+    """Return the commits that hold what the versions were made from.
+
+    The commit that a version names is the one that its run began with; what the run made was committed after it, if at
+    all, so commits whose `dvc.lock` says the same as the version's belong to them too.
+    """
+    began = {version.tags.get("chorus.commit", "") for version in versions}
+    locks = {version.tags.get("chorus.lock", "") for version in versions}
+    with_lock = git(root, "log", "--all", "--format=%H", "--", LOCK).split()
+    made = [commit for commit in with_lock if _lock_hash(root, commit) in locks]
+    there = set(git(root, "rev-list", "--all").split())
+    return sorted({*made, *(began & there)})
+
+
+def _lock_hash(root: Path, commit: str) -> str:
+    """Return what a version whose results a commit holds says of its lock entries; nothing where it holds none."""
+    try:
+        content = yaml.safe_load(git(root, "show", f"{commit}:./{LOCK}"))
+    except (ChorusError, yaml.YAMLError):
+        return ""
+    stages: Mapping[str, Any] = (content or {}).get("stages") or {}
+    return entries_hash({name: entry for name, entry in stages.items() if name not in NOT_OF_THE_MODEL})
+
+
+def collect_cache(root: Path, commits: Collection[str], *, dry: bool) -> int:
+    """Remove from DVC's cache what neither the checkout nor one of the commits names; return how many objects.
+
+    Other worktrees of the same repository may use the same cache, so what they name stays too.
+    """
+    from dvc.repo import Repo
+    from dvc_data.hashfile.gc import gc
+
+    used = set()
+    for other in _worktrees(root):
+        with contextlib.chdir(other), Repo(_wait_for_lock=True) as repo:
+            used |= _named(repo)
+    with contextlib.chdir(root), Repo(_wait_for_lock=True) as repo, repo.lock:
+        return int(gc(repo.cache.local, used | _named(repo, commits), dry=dry) or 0)
+
+
+def _named(repo: Any, commits: Collection[str] = ()) -> set[Any]:
+    """Return the objects that a checkout names, and that commits do."""
+    return set().union(*repo.used_objs(revs=list(commits) or None).values())
+
+
+def _worktrees(root: Path) -> list[Path]:
+    """Return the folders of the repository's other worktrees that hold the project."""
+    lines = git(root, "worktree", "list", "--porcelain").splitlines()
+    folders = [Path(line.removeprefix("worktree ")) for line in lines if line.startswith("worktree ")]
+    return [folder for folder in folders if folder != root.resolve() and (folder / ".dvc").is_dir()]
+
+
+def old_runs(tracker: Tracker, versions: Collection[Any], days: float) -> "list[MlflowRun]":
+    """Return the runs that ended more than so many days ago and that no version refers to.
+
+    A version refers to the run that made it, to all runs of the same pipeline run, and to those that trained members
+    which these took over.
+    """
+    oldest = (time.time() - days * DAY) * 1000
+    runs = {run.info.run_id: run for run in _all_runs(tracker)}
+    kept = set()
+    for version in versions:
+        parents = {version.run_id, _tag(runs, version.run_id, PARENT)}
+        family = {name for name in runs if name in parents or _tag(runs, name, PARENT) in parents}
+        trained = {_tag(runs, name, ORIGINAL) for name in family}
+        kept |= family | trained | {_tag(runs, name, PARENT) for name in trained}
+    return [
+        run
+        for name, run in runs.items()
+        if name not in kept and run.info.status != "RUNNING" and (run.info.end_time or run.info.start_time) < oldest
+    ]
+
+
+def _tag(runs: "Mapping[str, MlflowRun]", name: str, tag: str) -> str:
+    return str(runs[name].data.tags.get(tag, "")) if name in runs else ""
+
+
+def _all_runs(tracker: Tracker) -> "Iterator[MlflowRun]":
+    token = None
+    while True:
+        page = tracker.client.search_runs([tracker.experiment], max_results=1000, page_token=token)
+        yield from page
+        if not (token := page.token):
+            return
+
+
+def remove_runs(tracker: Tracker, runs: "Collection[MlflowRun]", say: Say) -> None:
+    """Remove runs with their artefacts; from a server they are only marked as deleted, which its owner can undo."""
+    names = [run.info.run_id for run in runs]
+    for name in names:
+        tracker.client.delete_run(name)
+    if not tracker.uri.startswith("sqlite:///"):
+        say(f"they are marked as deleted; `mlflow gc` on the server at {tracker.uri} frees their room")
+        return
+    command = [sys.executable, "-m", "mlflow", "gc", "--backend-store-uri", tracker.uri]
+    for start in range(0, len(names), 500):
+        run_ids = ",".join(names[start : start + 500])
+        done = subprocess.run(
+            [*command, "--run-ids", run_ids], cwd=tracker.root, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise ChorusError(f"mlflow gc: {done.stderr.strip() or done.stdout.strip()}")
+
+
+def all_versions(tracker: Tracker) -> list[Any]:
+    """Return all versions of all models in the registry."""
+    return list(tracker.client.search_model_versions(max_results=10_000))
+
+
+def remove_folders(folders: Collection[Path]) -> None:
+    for folder in folders:
+        shutil.rmtree(folder)

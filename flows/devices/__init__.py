@@ -1,0 +1,1 @@
+"""Slots on GPUs and cores."""

@@ -1,0 +1,1 @@
+"""Who looks on at a run: the terminal, Prefect's page and its events."""

@@ -1,0 +1,1 @@
+"""Runs that nobody starts by hand: the Prefect server, deployments and triggers."""
