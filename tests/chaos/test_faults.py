@@ -15,7 +15,7 @@ from tests.chaos.processes import until
 from tests.chaos.stand import Stand
 from tests.chaos.trial import Trial
 from tests.chaos.undoing import undo
-from tests.flows.conftest import environment_for
+from tests.stub_checkout import environment_for
 
 
 def let_sleep_once(sleep: Path, pid: Path) -> None:

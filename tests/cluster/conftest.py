@@ -14,14 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.flows.conftest import (  # noqa: F401 (fixtures)
-    done,
-    done_template,
-    dvc,
-    fresh,
-    fresh_template,
-    with_remote,
-)
+from tests.stub_checkout import dvc
 
 HERE = "127.0.0.1"
 NODE = "127.0.0.2"  # the loopback's too; Ray would replace the first by the address of the machine in the network

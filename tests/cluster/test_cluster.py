@@ -17,7 +17,7 @@ from flows.stages.execution import RAN, STOPPED, Execution, Outcome, stage_envir
 from flows.stages.process import Processes
 from pipeline.project import Project
 from tests.cluster.conftest import Nodes, until
-from tests.flows.conftest import MLFLOW, call, dvc, gone
+from tests.stub_checkout import MLFLOW, call, dvc, gone
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(480)]
 HOLD = """\

@@ -21,7 +21,7 @@ from flows.cluster.station import START
 from flows.cluster.surroundings import surroundings
 from flows.stages.execution import OVERDUE
 from tests.cluster.conftest import end
-from tests.flows.conftest import call, dvc
+from tests.stub_checkout import call, dvc
 
 pytestmark = pytest.mark.slow
 WITH_CHECKPOINT = """\

@@ -14,7 +14,7 @@ from flows.cluster.node import leased_clone
 from flows.cluster.surroundings import differences, missing, surroundings
 from pipeline.errors import ChorusError
 from pipeline.params import Compute
-from tests.flows.conftest import MLFLOW, call
+from tests.stub_checkout import MLFLOW, call
 
 
 def test_what_is_handed_over(with_remote: Path, tmp_path: Path) -> None:

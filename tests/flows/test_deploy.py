@@ -15,7 +15,7 @@ import yaml
 from flows.checkout.exclusive import alone
 from flows.deploy import deployments, main, parser
 from flows.records.journal import read
-from tests.flows.conftest import environment_for, gone, order
+from tests.stub_checkout import environment_for, gone, order
 
 ROOT = Path(__file__).parents[2]
 

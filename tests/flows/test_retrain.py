@@ -23,13 +23,7 @@ from flows.records.journal import expected_seconds, read
 from flows.records.logs import log_path
 from flows.retrain import main
 from pipeline.exclusive import BusyError
-from tests.flows.conftest import call, dvc, environment_for, gone, order
-
-
-def edit(path: Path, old: str, new: str) -> None:
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new))
+from tests.stub_checkout import call, dvc, edit, environment_for, gone, order
 
 
 def write_results(root: Path) -> None:
@@ -66,15 +60,6 @@ def pipeline_runs(store: str) -> list[Any]:
     client = MlflowClient(store, registry_uri=store)
     experiment = client.get_experiment_by_name("chorus")
     return list(client.search_runs([experiment.experiment_id])) if experiment else []
-
-
-@pytest.fixture
-def here(done: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A checkout in which everything is up to date and committed, as the working folder."""
-    call(done, "git", "add", "-f", "dvc.lock")
-    call(done, "git", "commit", "-qm", "Lock")
-    monkeypatch.chdir(done)
-    return done
 
 
 def test_bad_parameters_touch_nothing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ import psutil
 import yaml
 
 from flows.stages.execution import CLEAN, FAILED, RAN, RESTORED, SKIPPED, Outcome
-from tests.flows.conftest import dvc, order
+from tests.stub_checkout import dvc, order
 
 Run = Callable[..., dict[str, Outcome]]
 

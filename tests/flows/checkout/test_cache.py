@@ -6,7 +6,7 @@ import yaml
 
 from flows.checkout.cache import mend_cache
 from flows.planning.graph import read_graph
-from tests.flows.conftest import dvc
+from tests.stub_checkout import dvc
 
 
 def cached(root: Path, output: str) -> Path:

@@ -11,7 +11,7 @@ from flows.retrain import main
 from pipeline.errors import ChorusError
 from pipeline.params import parse_params
 from pipeline.project import Project
-from tests.flows.conftest import call, dvc, order
+from tests.stub_checkout import call, dvc, order
 
 TEXT = (Path(__file__).parents[3] / "params.yaml").read_text()
 

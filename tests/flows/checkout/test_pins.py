@@ -8,7 +8,7 @@ from flows.checkout.exclusive import alone
 from flows.checkout.pins import commit_pins, settle_warm_starts
 from flows.retrain import main
 from pipeline.project import Project
-from tests.flows.conftest import call, dvc, order
+from tests.stub_checkout import call, dvc, order
 
 # Stands where the project has its own package: pins family x to what the file `champion` says.
 PIN = """\

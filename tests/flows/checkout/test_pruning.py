@@ -16,7 +16,7 @@ from flows.prune import main
 from pipeline.lineage import NOT_OF_THE_MODEL, entries_hash, lock_entries
 from pipeline.params import parse_params
 from pipeline.tracking import PARENT, Tracker
-from tests.flows.conftest import PARAMS, call, dvc
+from tests.stub_checkout import PARAMS, call, dvc
 
 LONG_AGO = 40 * pruning.DAY
 

@@ -15,8 +15,8 @@ import pytest
 from flows.checkout import reaping
 from flows.retrain import main
 from pipeline.tracking import process_identity
-from tests.flows.conftest import dvc, environment_for, gone
-from tests.flows.test_retrain import edit, here, pipeline_runs  # noqa: F401 (a fixture)
+from tests.flows.test_retrain import pipeline_runs
+from tests.stub_checkout import dvc, edit, environment_for, gone
 
 SLEEPER = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(143)); print(1, flush=True)"
 DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True)"
@@ -155,7 +155,7 @@ def test_notes_of_flows(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_after_a_killed_flow_the_next_one_cleans_up_and_goes_on(
-    here: Path,  # noqa: F811
+    here: Path,
     prefect_server: str,
     tracked: str,
 ) -> None:
@@ -194,7 +194,7 @@ def test_after_a_killed_flow_the_next_one_cleans_up_and_goes_on(
 
 @pytest.mark.slow
 def test_a_flow_that_broke_off_is_looked_after_by_the_next_one(
-    here: Path,  # noqa: F811
+    here: Path,
     prefect_server: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

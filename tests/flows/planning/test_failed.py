@@ -12,7 +12,7 @@ from flows.planning.failed import failed_members, note_tries, with_second_tries
 from flows.planning.graph import family, read_graph, rung
 from flows.planning.plan import LEAVE, RUN, plan
 from flows.stages.execution import CLEAN, FAILED, GIVEN_UP, RAN, SKIPPED, Outcome, Result
-from tests.flows.conftest import order
+from tests.stub_checkout import order
 
 # Stands where the project has its own package: it leaves what the stage would have left, for the stub's stages to read.
 GIVE_UP = """\

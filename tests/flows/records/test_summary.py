@@ -12,7 +12,7 @@ from flows.checkout.git import commit_lock, winner_lines
 from flows.records.summary import closing_lines, print_summary, read_results
 from flows.stages.execution import CLEAN, FAILED, RAN, SKIPPED, Outcome, Result, failure_message
 from pipeline.errors import ChorusError
-from tests.flows.conftest import call
+from tests.stub_checkout import call
 
 METRICS: dict[str, Any] = {
     "split": "gate",

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.flows.conftest import gone
+from tests.stub_checkout import gone
 
 # Stands where Prefect's runner does: it has a run, a process of the engine's name, and waits.
 SERVICE = """\

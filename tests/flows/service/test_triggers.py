@@ -10,7 +10,7 @@ from flows.checkout.upstream import update
 from flows.service.triggers import mark, new_commit, new_data
 from pipeline.errors import ChorusError
 from pipeline.project import Project
-from tests.flows.conftest import call
+from tests.stub_checkout import call
 
 
 def test_changed_data_are_one_reason_until_they_are_read(done: Path) -> None:

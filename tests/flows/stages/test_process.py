@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from flows.stages.process import Overdue, Processes, stopping_on_signals
-from tests.flows.conftest import gone
+from tests.stub_checkout import gone
 
 # A leader that waits for its child, as dvc waits for its command, and says where the child is.
 LEADER = """\

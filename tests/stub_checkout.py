@@ -1,4 +1,8 @@
-"""A tiny checkout with git, DVC and stages that copy text, and one Prefect server for the whole session."""
+"""A tiny checkout with git, DVC and stages that copy text, and one Prefect server for the whole session.
+
+A plugin and no conftest.py: folders that share a session's fixture by importing it would each get one of their own, and
+Prefect sends a process's events to the first server that it has met.
+"""
 
 import os
 import shutil
@@ -10,12 +14,9 @@ from typing import Any
 
 import psutil
 import pytest
-from prefect import flow
-from prefect.testing.utilities import prefect_test_harness
 
 from flows.devices.slots import Pool
 from flows.planning.graph import read_graph
-from flows.run import run_graph
 from flows.stages.execution import Execution, Outcome, stage_environment
 from flows.stages.process import Processes
 
@@ -79,6 +80,12 @@ def call(root: Path, *command: str) -> str:
     return subprocess.run(command, cwd=root, env=environment, check=True, capture_output=True, text=True).stdout
 
 
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
 def dvc(root: Path, *arguments: str) -> str:
     return call(root, sys.executable, "-m", "dvc", *arguments)
 
@@ -91,6 +98,7 @@ def fresh_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "params.yaml": PARAMS,
         "dvc.yaml": DVC,
         "work.py": WORK,
+        "pipeline/__init__.py": "",
         "pipeline/__main__.py": VERIFY,
         "source.txt": "images",
         ".gitignore": "/log\n/.chorus\n/raw.txt\n/model-*\n/registered.txt\n/report\n/registration.json\n",
@@ -128,6 +136,15 @@ def done(done_template: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def here(done: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout in which everything is up to date and committed, as the working folder."""
+    call(done, "git", "add", "-f", "dvc.lock")
+    call(done, "git", "commit", "-qm", "Lock")
+    monkeypatch.chdir(done)
+    return done
+
+
+@pytest.fixture
 def with_remote(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkout whose results are committed, with a folder as its DVC remote."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", MLFLOW)
@@ -142,9 +159,10 @@ def with_remote(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def prefect_server() -> Iterator[str]:
     """The address of a Prefect server that lives as long as the session."""
     os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
-    with prefect_test_harness(server_startup_timeout=120):
-        from prefect.settings import PREFECT_API_URL
+    from prefect.settings import PREFECT_API_URL
+    from prefect.testing.utilities import prefect_test_harness
 
+    with prefect_test_harness(server_startup_timeout=120):
         yield PREFECT_API_URL.value()
 
 
@@ -163,6 +181,9 @@ def tracked(tracking_store: str, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.fixture
 def run(prefect_server: str) -> Callable[..., dict[str, Outcome]]:
     """Run a checkout's graph as a Prefect flow without MLflow and the registry."""
+    from prefect import flow
+
+    from flows.run import run_graph
 
     def run(
         root: Path,
