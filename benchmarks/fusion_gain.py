@@ -1,14 +1,14 @@
 """What an ensemble and its fusion are worth against one model of the same compute, over whole repetitions.
 
     python benchmarks/fusion_gain.py --data FOLDER --work FOLDER [--source fashion-mnist|mnist] [--repetitions 10]
-                                     [--tflop 12] [--minutes 170] [--extra 1]
+                                     [--tflop 12] [--minutes 170] [--extra 0]
 
 Every repetition trains everything anew with a seed of its own, in three ways of spending the same operations:
 - `ensemble`: the families of benchmarks/fusion_gain.yaml race for the budget; every strategy is fitted and measured.
 - `plain`: the family of the member that is nearest on val gets all of it; of its snapshots the nearest is taken.
 - `matched`: the family that the race placed first gets what a race with one survivor would leave it, with as many
   candidates to look at on val as the ensemble had, and the fusion is applied to its own snapshots.
-The first repetitions (--extra) also have the costly and the literal strategies, a student of the ensemble's winner with
+The repetitions of --extra also have the costly and the literal strategies, a student of the ensemble's winner with
 its control (trained beside the budget), and `plain` on train and val together (density ratios consume val's real
 images), on a quarter and on a sixteenth of train.
 Extractors and prepared images are made once in --work. Arms are measured on the gate split, which takes no decision.
@@ -261,7 +261,7 @@ def run(chosen: argparse.Namespace) -> None:
     results_file(chosen.source).parent.mkdir(exist_ok=True)
     for repetition in range(chosen.repetitions):
         done = {line["way"] for line in read_lines(chosen.source) if line["repetition"] == repetition}
-        extra = repetition < chosen.extra
+        extra = repetition in chosen.extra
         ways = [*WAYS, MORE, *FEWER] if extra else WAYS
         missing = [way for way in ways if way not in done]
         if not missing:
@@ -294,7 +294,7 @@ def main() -> None:
     parser.add_argument("--source", choices=SOURCES, default=SOURCES[0])
     parser.add_argument("--repetitions", type=int, default=10)
     parser.add_argument("--tflop", type=float, default=12.0)
-    parser.add_argument("--extra", type=int, default=1)
+    parser.add_argument("--extra", type=int, nargs="*", default=[0])
     parser.add_argument("--minutes", type=float, default=170.0)
     run(parser.parse_args())
 
