@@ -1,6 +1,7 @@
 """The Prefect flow: a task for each stage of `dvc.yaml`, as parallel as the slots allow."""
 
 import threading
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from flows.stages.execution import (
     FAILED,
     GIVEN_UP,
     RAN,
+    RESTORED,
     SKIPPED,
     STOPPED,
     VERIFY,
@@ -43,6 +45,9 @@ from flows.stages.runners import Runner, ready
 from pipeline.errors import ChorusError
 from pipeline.params.redaction import redact
 from pipeline.project import Project
+
+TRIED = (RAN, RESTORED, GIVEN_UP, FAILED)  # what became of a stage that was begun
+UNTOLD = "its task in Prefect ended without a word of the stage; the flow's log has the error"
 
 
 # DVC is the only cache: Prefect's looks at arguments, not at files.
@@ -75,13 +80,19 @@ def run_graph(execution: Execution, selected: Sequence[str]) -> tuple[Outcome, .
     Below a stage that fails nothing runs; stages that do not depend on it finish.
     """
     futures: dict[str, Any] = {}
-    for stage, above in execution.begin(selected).items():
+    waits = execution.begin(selected)
+    for stage, above in waits.items():
         upstream = [futures[name] for name in above]
         futures[stage] = run_stage.with_options(name=stage).submit(stage, upstream, execution)
-    wait(list(futures.values()))
-    for stage in selected:
+    try:
+        wait(list(futures.values()))
+    except BaseException:
+        execution.processes.stop()
+        raise
+    for stage, above in waits.items():
         if stage not in execution.outcomes:
-            execution.record(Outcome(stage, SKIPPED))
+            barred = execution.processes.stopped or not all(execution.outcomes[name].succeeded for name in above)
+            execution.record(Outcome(stage, SKIPPED) if barred else Outcome(stage, FAILED, message=UNTOLD))
     return tuple(execution.outcomes[stage] for stage in selected)
 
 
@@ -111,15 +122,18 @@ def retrain(
             return _final_state(_retrain(Project.load(root), book, only, force, where))
     except ChorusError as error:
         return Failed(message=redact(str(error)), data=error)
+    except Exception as error:  # Prefect would log it as it is, with the passwords that may stand in it
+        get_run_logger().error(redact("".join(traceback.format_exception(error))))
+        return Failed(message=redact(f"{type(error).__name__}: {error}"), data=error)
 
 
 def _retrain(project: Project, book: Book, only: Sequence[str], force: bool, runner: Runner) -> Result:
     processes = Processes()
     log = get_run_logger()
     with stopping_on_signals(processes, log.warning):
+        reaping.note_flow(project.root, str(runtime.flow_run.id))
         reaping.reap(project.root, log.warning)
         reaping.settle(project.root, log.warning)
-        reaping.note_flow(project.root, str(runtime.flow_run.id))
         mend_cache(project.root, log.warning)
         asked = project.params.flow
         graph = with_second_tries(read_graph(project.root), project.root, asked.retry_failed_hours)
@@ -146,14 +160,17 @@ def _retrain(project: Project, book: Book, only: Sequence[str], force: bool, run
                 result = _carry_out(execution, selected)
                 parent.status = result.mlflow_status
             end = state_of(result), result.message if state_of(result) != COMPLETED else ""
-            note_tries(project.root, [outcome.stage for outcome in result.outcomes if outcome.what == RAN])
+            note_tries(project.root, [outcome.stage for outcome in result.outcomes if outcome.what in TRIED])
             book.end(*end)
             watcher.finished(*end)
         if result.stopped_by is not None and threading.current_thread() is threading.main_thread():
             leave_within(15, 128 + result.stopped_by, log.warning)
-        leave_stages(result.outcomes, parent.id)
-        if "register" in selected and result.stopped_by is None and not result.failed:
-            leave_results(project.root)
+        try:
+            leave_stages(result.outcomes, parent.id)
+            if "register" in selected and result.stopped_by is None and not result.failed:
+                leave_results(project.root)
+        except Exception as error:  # all is done and written down: a page without its tables is no failure
+            log.warning("Prefect's page of this run stays without tables: %s", redact(str(error)))
     return result
 
 
@@ -171,5 +188,6 @@ def _carry_out(execution: Execution, selected: Sequence[str]) -> Result:
     result = Result(outcomes, execution.processes.stopped_by)
     if "register" in selected and not result.failed and not execution.processes.stopped:
         verify_registry.submit(execution).wait()
-        result = Result((*outcomes, execution.outcomes[VERIFY]), execution.processes.stopped_by)
+        checked = execution.outcomes.get(VERIFY, Outcome(VERIFY, FAILED, message=UNTOLD))
+        result = Result((*outcomes, checked), execution.processes.stopped_by)
     return result

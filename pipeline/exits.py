@@ -17,8 +17,8 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # As libraries that are not written in Python put it: SQLite, safetensors, torch.
 SAYS_FULL = re.compile(r"no space left|disk is full|disk quota exceeded|file too large|os error (28|122|27)\b", re.I)
 SAYS_PASSING = re.compile(
-    r"can't allocate memory|out of memory|database is locked|too many (429|5\d\d) error"
-    r"|failed with error code (429|5\d\d)|temporary failure in name resolution",
+    r"can(no|')t allocate memory|out of memory|resource temporarily unavailable|database is locked"
+    r"|too many (429|5\d\d) error|failed with error code (429|5\d\d)|temporary failure in name resolution",
     re.I,
 )
 # By name, as no command should import another one's libraries: those of requests, urllib3, httpx, botocore and torch.

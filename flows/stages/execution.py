@@ -14,7 +14,7 @@ from flows.planning.graph import Graph, family, rung, trains
 from flows.stages.attempts import OTHERS, OTHERS_SECONDS, Patience, stage_status, what_can_pass
 from flows.stages.process import Overdue, Processes
 from pipeline.exclusive import Busy, BusyError, alone, stage_lock
-from pipeline.exits import BAD_INPUT, NO_ROOM
+from pipeline.exits import BAD_INPUT, CAN_PASS, NO_ROOM, no_room, status_of
 from pipeline.params.redaction import redact
 from pipeline.tracking import PIPELINE_RUN
 
@@ -152,15 +152,23 @@ class Execution:
 
         log: called with each line of the stage's output.
         """
+        try:
+            outcome = self._run(stage, upstream, log)
+        except Exception as error:  # whatever goes wrong around its command, the stage has failed
+            outcome = broken(stage, error)
+        self.record(outcome)
+        return outcome
+
+    def _run(self, stage: str, upstream: Sequence[Outcome], log: Callable[[str], None]) -> Outcome:
         if not self._has_work(stage, upstream):
             outcome = Outcome(stage, CLEAN)
             self._announce(outcome)
-        else:
-            log = self.overheard(stage, log)
-            outcome = self._attempts(stage, log)
-            if trains(stage) and outcome.what == FAILED and outcome.status not in BLAMELESS:
-                outcome = self._give_up(outcome, log)
-        self.record(outcome)
+            return outcome
+        log = self.overheard(stage, log)
+        outcome = self._attempts(stage, log)
+        if trains(stage) and outcome.what == FAILED and outcome.status not in BLAMELESS:
+            again = self.graph.stages[stage].again
+            outcome = self._take_back(outcome, log) if again else self._give_up(outcome, log)
         return outcome
 
     def begin(self, selected: Sequence[str]) -> Mapping[str, tuple[str, ...]]:
@@ -224,12 +232,22 @@ class Execution:
                 break
         return replace(outcome, seconds=seconds, attempts=attempt)
 
+    def _take_back(self, outcome: Outcome, log: Callable[[str], None]) -> Outcome:
+        """Put the recorded result back in place of a second try that ended badly: its sound members are worth more."""
+        stage = outcome.stage
+        restored = self._dvc(stage, {}, log, "checkout", "--force", stage)
+        if restored.what != RAN:
+            return outcome
+        outcome = replace(outcome, what=RESTORED)
+        self._announce(outcome)
+        return outcome
+
     def _give_up(self, outcome: Outcome, log: Callable[[str], None]) -> Outcome:
         """Record a training that ended badly for good, so that what the other families made is fused without it."""
         stage = outcome.stage
         why = next((line for line in reversed(outcome.message.splitlines()) if not line.startswith("ERROR: ")), FAILED)
         command = [sys.executable, "-m", "pipeline", "give-up", str(family(stage)), "--rung", str(rung(stage))]
-        command += ["--why", why]
+        command += [f"--why={why}"]
 
         def run(on_line: Callable[[str], None]) -> int:
             return self.processes.run(command, self.root, self.environment, on_line)
@@ -300,6 +318,8 @@ def follow(
         status = run(on_line)
     except Overdue as error:
         return Outcome(name, FAILED, time.monotonic() - began, str(error), status=OVERDUE)
+    except Exception as error:  # the command did not even start, or not to its end
+        return broken(name, error, time.monotonic() - began)
     seconds = time.monotonic() - began
     if status == 0:
         return Outcome(name, what, seconds)
@@ -314,6 +334,14 @@ def follow(
         passing=what_can_pass(status, lines),
         status=stage_status(lines) or 0,
     )
+
+
+def broken(name: str, error: Exception, seconds: float = 0.0) -> Outcome:
+    """Return the outcome of a stage that an error of the flow itself kept from its end."""
+    status = status_of(error)
+    message = no_room(error) if status == NO_ROOM else f"{type(error).__name__}: {error}"
+    passing = "its cause can pass" if status == CAN_PASS else ""
+    return Outcome(name, FAILED, seconds, redact(message), passing=passing)
 
 
 def failure_message(status: int, lines: Sequence[str]) -> str:

@@ -1,12 +1,18 @@
 """The flow drives the very stages that `dvc repro` drives, and leaves the same behind."""
 
+import errno
+import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
+import pytest
 import yaml
 
-from flows.stages.execution import CLEAN, FAILED, RAN, RESTORED, SKIPPED, Outcome
+from flows.stages.attempts import Patience
+from flows.stages.execution import CLEAN, FAILED, RAN, RESTORED, SKIPPED, Outcome, Result
 from tests.stub_checkout import dvc, order
 
 Run = Callable[..., dict[str, Outcome]]
@@ -68,6 +74,30 @@ def test_changed_family_alone_and_lost_output_from_cache(done: Path, run: Run) -
     outcomes = run(done)
     # The text that a stage writes does not depend on the rate, so below it nothing has changed.
     assert what(outcomes) == {"ingest": CLEAN, "train@x": RAN, "train@y": RESTORED, "register": CLEAN}
+
+
+def test_an_error_of_the_flow_itself_is_the_stage_s_failure(fresh: Path, run: Run) -> None:
+    (fresh / ".chorus").mkdir()
+    (fresh / ".chorus" / "stages").touch()  # where locks of stages are to lie
+    outcomes = run(fresh)
+    assert what(outcomes) == {"ingest": FAILED, "train@x": SKIPPED, "train@y": SKIPPED, "register": SKIPPED}
+    assert "stages" in outcomes["ingest"].message
+    assert Result(tuple(outcomes.values())).failed
+
+
+def test_a_command_that_cannot_be_started_is_attempted_again(
+    fresh: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, refused = subprocess.Popen, [OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))]
+
+    def popen(command: list[str], **options: Any) -> Any:
+        if "repro" in command and refused:
+            raise refused.pop()
+        return start(command, **options)
+
+    monkeypatch.setattr("flows.stages.process.subprocess.Popen", popen)
+    outcomes = run(fresh, only=("ingest",), patience=Patience(1, 0.1))
+    assert (outcomes["ingest"].what, outcomes["ingest"].attempts) == (RAN, 2)
 
 
 def test_failure_stops_what_depends_on_it_and_nothing_else(fresh: Path, run: Run) -> None:

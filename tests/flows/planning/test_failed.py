@@ -8,18 +8,32 @@ from pathlib import Path
 import pytest
 import yaml
 
+from flows.devices.slots import Pool
 from flows.planning.failed import failed_members, note_tries, with_second_tries
 from flows.planning.graph import family, read_graph, rung
 from flows.planning.plan import LEAVE, RUN, plan
-from flows.stages.execution import CLEAN, FAILED, GIVEN_UP, RAN, SKIPPED, Outcome, Result
+from flows.stages.execution import (
+    CLEAN,
+    FAILED,
+    GIVEN_UP,
+    RAN,
+    RESTORED,
+    SKIPPED,
+    Execution,
+    Outcome,
+    Result,
+    stage_environment,
+)
+from flows.stages.process import Processes
 from tests.stub_checkout import order
 
 # Stands where the project has its own package: it leaves what the stage would have left, for the stub's stages to read.
 GIVE_UP = """\
 import pathlib, sys
 assert sys.argv[1] == "give-up", sys.argv
-_, _, family, option, rung, why, text = sys.argv
-assert (option, why) == ("--rung", "--why")
+_, _, family, option, rung, why = sys.argv
+assert option == "--rung" and why.startswith("--why=")
+text = why.removeprefix("--why=")
 pathlib.Path(f"model-{family}.txt").write_text(f"{family} failed in rung {rung}: {text}")
 """
 
@@ -87,13 +101,21 @@ def test_members_that_failed_are_tried_again_when_it_is_time(done: Path) -> None
 
 
 def test_a_second_try_computes_although_nothing_changed(done: Path) -> None:
-    from flows.devices.slots import Pool
-    from flows.stages.execution import Execution, stage_environment
-    from flows.stages.process import Processes
-
     roster(done, "x", "r1")
     graph = with_second_tries(read_graph(done), done, hours=0)
     execution = Execution(done, graph, Pool([{}]), Processes(), stage_environment(1))
     assert execution.run("train@x", [], lambda _: None).what == RAN
     assert execution.run("train@y", [], lambda _: None).what == CLEAN
     assert {name for name, _ in order(done)} == {"x"}
+
+
+def test_a_second_try_that_crashes_leaves_the_result_of_the_first(done: Path) -> None:
+    roster(done, "x", "r1")
+    before = (done / "model-x.txt").read_bytes(), (done / "dvc.lock").read_bytes()
+    (done / "work.py").write_text("import sys; sys.exit('what happened')")
+    graph = with_second_tries(read_graph(done), done, hours=0)
+    execution = Execution(done, graph, Pool([{}]), Processes(), stage_environment(1))
+    outcome = execution.run("train@x", [], lambda _: None)
+    assert (outcome.what, outcome.succeeded) == (RESTORED, True)
+    assert "what happened" in outcome.message
+    assert ((done / "model-x.txt").read_bytes(), (done / "dvc.lock").read_bytes()) == before
