@@ -11,9 +11,11 @@ from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from flows.planning.graph import require_checkout
+from flows.records.journal import LOCAL
 from flows.retrain import count, names, say
 from flows.service.server import connect
 from flows.service.serving import serve
+from flows.stages.runners import RUNNERS
 from pipeline.errors import ChorusError
 from pipeline.project import Project
 
@@ -32,6 +34,8 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument("--timezone", metavar="ZONE", default="UTC", help="of --cron: Europe/Berlin (default: UTC)")
     root.add_argument("--commit", action="store_true", help="let scheduled runs commit, as flows.retrain does")
     root.add_argument("--slots", metavar="N", type=count, help="stages at once of scheduled runs")
+    root.add_argument("--runner", choices=RUNNERS, default=LOCAL, help="where their stages run (default: local)")
+    root.add_argument("--ray-address", metavar="ADDRESS", help="of a running Ray cluster (default: RAY_ADDRESS)")
     root.add_argument(
         "--watch",
         metavar="WHAT[,WHAT]",
@@ -77,7 +81,7 @@ def deployments(options: argparse.Namespace) -> list[Any]:
         nightly.to_deployment(
             options.name,
             schedules=[schedule] if schedule else None,
-            parameters={"commit": options.commit, "slots": options.slots},
+            parameters={name: getattr(options, name) for name in ("commit", "slots", "runner", "ray_address")},
             entrypoint_type=EntrypointType.MODULE_PATH,
         )
     ]

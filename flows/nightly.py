@@ -9,10 +9,13 @@ from typing import Any
 from prefect import flow, get_run_logger, runtime
 from prefect.states import Cancelled, Completed, Failed, State
 
-from flows.records.journal import TRIGGER
+from flows.checkout.reaping import noted
+from flows.records.journal import LOCAL, TRIGGER
 from flows.retrain import Ending, parser, retrained
+from pipeline.params.redaction import redact
 
 ERRAND = "scheduled"
+SKIPPED = "Skipped"  # the state's name of a run that had no turn
 
 
 @flow(name="nightly", persist_result=False)
@@ -24,6 +27,8 @@ def nightly(
     families: list[str] | None = None,
     budget_factor: float = 1.0,
     update: bool = False,
+    runner: str = LOCAL,
+    ray_address: str | None = None,
 ) -> State[Any]:
     """Bring the checkout that is the working folder up to date.
 
@@ -33,19 +38,23 @@ def nightly(
     commit: commit new pins of warm starts, and at the end dvc.lock.
     families, budget_factor: an experiment beside the checkout, with these families alone and budgets times the factor.
     update: first take what the branch's upstream and the DVC remote have.
+    runner, ray_address: where stages run, as `python -m flows.retrain` has them.
     """
     options = parser().parse_args([])
     options.only, options.force, options.slots, options.commit = tuple(only or ()), force, slots, commit
     options.families, options.budget_factor, options.update = tuple(families or ()), budget_factor, update
+    options.runner, options.ray_address = runner, ray_address
     TRIGGER.set(runtime.deployment.name or TRIGGER.get())
     plain = not (only or force or families or update or budget_factor != 1)
-    return state_of(retrained(options, Path.cwd(), get_run_logger().info, ERRAND if plain else None))
+    log = get_run_logger()
+    with noted(Path.cwd(), str(runtime.flow_run.id)):
+        return state_of(retrained(options, Path.cwd(), lambda line: log.info(redact(line)), ERRAND if plain else None))
 
 
 def state_of(ending: Ending) -> State[Any]:
     """Return the state that a deployment's run ends in; one that had no turn is no failure."""
     if ending.skipped:
-        return Completed(name="Skipped", message=ending.message)
+        return Completed(name=SKIPPED, message=ending.message)
     if ending.status >= 128:
         return Cancelled(message=ending.message)
     if ending.status:

@@ -139,6 +139,8 @@ def _experiment(options: argparse.Namespace, project: Project, say: Say) -> Endi
     """Run with other parameters beside the checkout, which is held meanwhile: the devices are the same."""
     from flows.checkout.overrides import experiment
 
+    if options.runner != LOCAL:
+        raise ChorusError("an experiment runs on this machine: nodes work on what is committed; leave --runner out")
     with (
         experiment(project, options.families, options.budget_factor, say) as inside,
         alone(inside.root, project.params.flow.busy, say),
@@ -172,9 +174,9 @@ def close_books_of_dead_flows(root: Path, say: Say) -> None:
         return
     from pipeline.tracking import Tracker
 
-    Tracker(root).reap()
     connect(say)
     settle(root, say)
+    Tracker(root).reap()
 
 
 def _flow(options: argparse.Namespace, root: Path, say: Say) -> Ending:

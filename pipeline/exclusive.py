@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Literal
 
+import psutil
+
 from pipeline.errors import ChorusError
 
 Busy = Literal["wait", "refuse"]
@@ -50,6 +52,15 @@ def alone(
             yield
         finally:
             file.truncate(0)
+
+
+def held_by(path: Path) -> str | None:
+    """Say which process of this machine seems to hold a lock file, without taking it; None where none does."""
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+        return str(held["command"]) if psutil.pid_exists(int(held["pid"])) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def stage_alone(root: Path, stage: str, busy: Busy) -> AbstractContextManager[None]:

@@ -89,14 +89,18 @@ def same_process(identity: str, other: str) -> bool:
 
 def is_alive(identity: str) -> bool:
     """Whether the process still runs; one on another machine counts as alive, for it cannot be seen from here."""
-    host, pid, _ = identity.rsplit(":", 2)
-    if host != platform.node():
+    if not is_here(identity):
         return True
     try:
-        process = psutil.Process(int(pid))
+        process = psutil.Process(int(identity.rsplit(":", 2)[1]))
         return same_process(process_identity(process), identity) and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def is_here(identity: str) -> bool:
+    """Whether a process is one of this host."""
+    return identity.rsplit(":", 2)[0] == platform.node()
 
 
 def is_dvc(command: list[str]) -> bool:
@@ -292,15 +296,32 @@ class Tracker:
     def reap(self) -> None:
         """End runs left RUNNING by processes that are gone: KILLED, as nothing says that they were complete.
 
-        So end the parents of a `dvc repro` that did not reach the last stage, whose end alone says so.
+        So end the parents of a `dvc repro` that did not reach the last stage, whose end alone says so. Whether a
+        process of another host lives cannot be seen; but a child is over when its parent is.
         """
+        ended: dict[str, bool] = {}
         for run in self.client.search_runs([self.experiment], "attributes.status = 'RUNNING'", max_results=1000):
-            identity = run.data.tags.get(PROCESS)
-            if not identity or is_alive(identity):
+            identity, parent = run.data.tags.get(PROCESS), run.data.tags.get(PARENT)
+            if not identity:
                 continue
-            # It may have ended its run and exited since the search; now that it is dead, what stands there stays.
-            if self.client.get_run(run.info.run_id).info.status == "RUNNING":
-                self.client.set_terminated(run.info.run_id, "KILLED")
+            if is_alive(identity):
+                if is_here(identity) or not parent:
+                    continue
+                if parent not in ended:
+                    ended[parent] = self.client.get_run(parent).info.status != "RUNNING"
+                if not ended[parent]:
+                    continue
+            self._kill(run.info.run_id)
+
+    def end_flow(self, flow_run: str) -> None:
+        """End the pipeline's run of a Prefect flow run that was killed, on whatever host."""
+        for run in self.find(prefect_flow_run=flow_run):
+            self._kill(run.info.run_id)
+
+    def _kill(self, run: str) -> None:
+        # Its process may have ended it and exited since it was found; what stands there stays.
+        if self.client.get_run(run).info.status == "RUNNING":
+            self.client.set_terminated(run, "KILLED")
 
     def _create(self, name: str | None, tags: dict[str, str]) -> str:
         run = self.client.create_run(self.experiment, run_name=name, tags=tags)

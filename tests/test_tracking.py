@@ -137,6 +137,26 @@ with tracker.child("member", "dies", key="dies") as run:
     tracker.finish_pipeline()
 
 
+def test_what_another_host_left_ends_with_its_pipeline_s_run(root: Path) -> None:
+    tracker = Tracker(root)
+
+    def status(run: str) -> str:
+        return str(tracker.client.get_run(run).info.status)
+
+    def opened(parent: str | None = None) -> str:
+        tags = {tracking.PROCESS: "another-host:1:0.00"} | ({tracking.PARENT: parent} if parent else {})
+        return str(tracker.client.create_run(tracker.experiment, tags=tags).info.run_id)
+
+    parent = opened()
+    child = opened(parent)
+    tracker.client.set_tag(parent, "prefect.flow_run", "of that host")
+    tracker.reap()
+    assert (status(child), status(parent)) == ("RUNNING", "RUNNING")
+    tracker.end_flow("of that host")
+    tracker.reap()
+    assert (status(child), status(parent)) == ("KILLED", "KILLED")
+
+
 def test_a_process_that_ends_its_run_while_others_look_for_dead_ones_is_not_reaped(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

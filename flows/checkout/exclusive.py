@@ -7,6 +7,8 @@ from pathlib import Path
 from pipeline import exclusive
 from pipeline.exclusive import FOLDER, Busy
 
+FLOW = Path(FOLDER) / "flow.lock"
+
 
 @contextmanager
 def alone(root: Path, busy: Busy, say: Callable[[str], None], errand: str | None = None) -> Iterator[None]:
@@ -21,5 +23,5 @@ def alone(root: Path, busy: Busy, say: Callable[[str], None], errand: str | None
             if errand:
                 lock = root / FOLDER / f"next-{errand}.lock"
                 place.enter_context(exclusive.alone(lock, f"the place of the next run ({errand})", "refuse", say))
-            held.enter_context(exclusive.alone(root / FOLDER / "flow.lock", f"the flow of {root}", busy, say))
+            held.enter_context(exclusive.alone(root / FLOW, f"the flow of {root}", busy, say))
         yield

@@ -19,8 +19,8 @@ import yaml
 from flows.checkout.dvc_command import dvc
 from flows.checkout.git import PARAMS, git
 from flows.checkout.pins import settle_warm_starts
+from flows.checkout.reaping import EXPERIMENTS
 from pipeline.errors import ChorusError
-from pipeline.exclusive import FOLDER
 from pipeline.files import write_text
 from pipeline.params import parse_params
 from pipeline.project import Project
@@ -109,7 +109,7 @@ def _times(value: Any, factor: float) -> Any:
 
 def _worktree(root: Path, name: str, say: Callable[[str], None]) -> Path:
     """Make or refresh the experiment's worktree at the clone's last commit."""
-    folder = root / FOLDER / "experiments" / name
+    folder = root / EXPERIMENTS / name
     head = git(root, "rev-parse", "HEAD").strip()
     if git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", f":!{PARAMS}", ":!dvc.lock").strip():
         say(f"an experiment runs what is committed ({head[:9]}); the clone has changes that are not")
@@ -126,7 +126,7 @@ def _share(project: Project, folder: Path) -> None:
     """Give the worktree the clone's cache, its configuration, its images and the weights of its warm starts."""
     local = project.root / ".dvc" / "config.local"
     if local.is_file():
-        shutil.copyfile(local, folder / ".dvc" / "config.local")
+        shutil.copy(local, folder / ".dvc" / "config.local")  # it may hold secrets: with its permissions
     cache = Path(dvc(project.root, "cache", "dir").strip())
     dvc(folder, "cache", "dir", "--local", str(project.root / cache))
     project.warm.mkdir(exist_ok=True)

@@ -9,19 +9,23 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 import yaml
 
+from flows.checkout.git import git
 from flows.stages.process import GRACE, TICK
+from pipeline.errors import ChorusError
+from pipeline.exclusive import FOLDER
 from pipeline.files import TEMPORARY, write_json, write_text
-from pipeline.tracking import is_alive, is_dvc, process_identity
+from pipeline.tracking import Tracker, is_alive, is_dvc, is_here, process_identity
 
 MARK = "CHORUS_FLOW"  # environment: the flow's process and, after a space, its checkout
-FLOWS = Path(".chorus") / "flows"  # a file for each flow run whose end nobody has seen
+FLOWS = Path(FOLDER) / "flows"  # a file for each flow run whose end nobody has seen
+EXPERIMENTS = Path(FOLDER) / "experiments"  # worktrees, which belong to whoever holds the checkout
 WRITTEN = ("data", "models", "evaluation", "report", ".checkpoints", ".chorus", ".warm")
 
 Say = Callable[[str], None]
@@ -33,6 +37,7 @@ def reap(root: Path, say: Say, grace: float = GRACE) -> None:
     say: called with a line about each thing that was found. grace: seconds that orphans get for their checkpoints.
     """
     end_orphans(root, say, grace)
+    remove_git_locks(root, say)
     mend_path_locks(root, say)
     set_aside_damaged_lock(root, say)
     remove_half_written(root, say)
@@ -40,13 +45,14 @@ def reap(root: Path, say: Say, grace: float = GRACE) -> None:
 
 
 def orphans(root: Path) -> list[psutil.Process]:
-    """Return the processes that flows of this checkout started which are dead themselves."""
-    found = []
+    """Return the processes that flows of this checkout and of its experiments started which are dead themselves."""
+    found, experiments = [], root.resolve() / EXPERIMENTS
     for process in psutil.process_iter():
         # Processes of others do not show their environment, and some end while they are looked at.
         with suppress(psutil.Error, OSError, ValueError):
             identity, _, checkout = process.environ().get(MARK, "").partition(" ")
-            if checkout == str(root.resolve()) and process.pid != os.getpid() and not is_alive(identity):
+            ours = checkout == str(root.resolve()) or (checkout and Path(checkout).is_relative_to(experiments))
+            if ours and process.pid != os.getpid() and not is_alive(identity):
                 found.append(process)
     return found
 
@@ -83,6 +89,33 @@ def _runs(process: psutil.Process) -> bool:
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
+        return False
+
+
+def remove_git_locks(root: Path, say: Say) -> None:
+    """Remove the locks of git commands that were killed, here and in the experiments' worktrees.
+
+    Such a lock names nobody; it is left alone while any git command works on the checkout.
+    """
+    try:
+        folder = root / git(root, "rev-parse", "--git-dir").strip()
+    except ChorusError:
+        return
+    locks = [path for path in (folder / "index.lock", *folder.glob("worktrees/*/index.lock")) if path.exists()]
+    if not locks or any(_is_git_of(process, root.resolve()) for process in psutil.process_iter()):
+        return
+    for path in locks:
+        path.unlink(missing_ok=True)
+        say("a git command was killed and left its lock: it is removed")
+
+
+def _is_git_of(process: psutil.Process, root: Path) -> bool:
+    """Whether a process is a git command that works on the checkout at `root`, or may be one."""
+    try:
+        return process.name() == "git" and (Path(process.cwd()).is_relative_to(root) or str(root) in process.cmdline())
+    except psutil.AccessDenied:
+        return True
+    except psutil.Error:
         return False
 
 
@@ -138,8 +171,21 @@ def set_aside_damaged_lock(root: Path, say: Say) -> None:
     DVC's run cache then brings back what was computed. A conflict of a merge is the user's to solve, and stays.
     """
     path = root / "dvc.lock"
-    if not path.is_file():
+    if not path.is_file() or not _cut_short(path):
         return
+    from dvc.repo import Repo
+
+    # Somebody's `dvc` may be in the middle of writing it: whoever holds DVC's lock sees it whole.
+    with Repo(str(root), _wait_for_lock=True) as repo, repo.lock:
+        if not _cut_short(path):
+            return
+        aside = root / FOLDER / "dvc.lock.damaged"
+        aside.parent.mkdir(exist_ok=True)
+        path.replace(aside)
+    say(f"dvc.lock was cut short: it is moved to {aside.relative_to(root)}; DVC's cache still has the results")
+
+
+def _cut_short(path: Path) -> bool:
     from dvc.schema import COMPILED_LOCKFILE_SCHEMA
     from voluptuous import Invalid
 
@@ -149,11 +195,7 @@ def set_aside_damaged_lock(root: Path, say: Say) -> None:
         sound = text.endswith("\n")  # a hash that is cut short is still a text
     except (yaml.YAMLError, Invalid):
         sound = False
-    if not sound and "<<<<<<<" not in text:
-        aside = root / ".chorus" / "dvc.lock.damaged"
-        aside.parent.mkdir(exist_ok=True)
-        path.replace(aside)
-        say(f"dvc.lock was cut short: it is moved to {aside.relative_to(root)}; DVC's cache still has the results")
+    return not sound and "<<<<<<<" not in text
 
 
 def remove_half_written(root: Path, say: Say) -> None:
@@ -176,13 +218,27 @@ def forget_flow(root: Path, flow_run: str) -> None:
     (root / FLOWS / f"{flow_run}.json").unlink(missing_ok=True)
 
 
-def dead_flows(root: Path) -> list[str]:
-    """Return the ids of the flow runs whose process has died before their end was seen."""
-    return [path.stem for path, process in _noted(root) if not is_alive(process)]
+@contextmanager
+def noted(root: Path, flow_run: str) -> Iterator[None]:
+    """Have the note of a flow run while the context lasts: Prefect sees every end of it but that of its process."""
+    note_flow(root, flow_run)
+    try:
+        yield
+    finally:
+        forget_flow(root, flow_run)
+
+
+def dead_flows(root: Path) -> list[Path]:
+    """Return the notes of the flow runs whose process has died before their end was seen; their names are the ids.
+
+    Those of experiments too. A process of another host is dead: a clone is worked on by one machine, whose name
+    changes where it is a container's.
+    """
+    return [path for path, process in _noted(root) if not is_here(process) or not is_alive(process)]
 
 
 def _noted(root: Path) -> Iterator[tuple[Path, str]]:
-    for path in sorted((root / FLOWS).glob("*.json")):
+    for path in sorted([*(root / FLOWS).glob("*.json"), *(root / EXPERIMENTS).glob(f"*/{FLOWS}/*.json")]):
         try:
             yield path, str(json.loads(path.read_text(encoding="utf-8"))["process"])
         except (OSError, ValueError, KeyError):
@@ -190,20 +246,22 @@ def _noted(root: Path) -> Iterator[tuple[Path, str]]:
 
 
 def settle(root: Path, say: Say) -> None:
-    """Let Prefect, which has to answer, know of each dead flow run that it crashed, and of its tasks.
+    """Let Prefect, which has to answer, know of each dead flow run that it crashed, and of its tasks; MLflow too.
 
     A run that the server does not know (another server was used then) is left to whoever looks there.
     """
     dead = dead_flows(root)
     if not dead:
         return
+    tracker = Tracker(root)
     from prefect.client.orchestration import get_client
 
     with get_client(sync_client=True) as client:
-        for flow_run in dead:
-            if _crash(client, flow_run):
-                say(f"the flow run {flow_run} was killed: Prefect has it as crashed now")
-            forget_flow(root, flow_run)
+        for note in dead:
+            if _crash(client, note.stem):
+                say(f"the flow run {note.stem} was killed: Prefect has it as crashed now")
+            tracker.end_flow(note.stem)
+            note.unlink(missing_ok=True)
 
 
 def _crash(client: Any, flow_run: str) -> bool:

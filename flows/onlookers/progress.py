@@ -12,6 +12,7 @@ from prefect.utilities.context import get_task_and_flow_run_ids
 
 from flows.onlookers.watcher import Watcher
 from flows.stages.execution import RAN, Outcome
+from pipeline.params.redaction import redact
 from pipeline.progress import Progress
 
 EVERY = 15.0  # seconds between updates
@@ -87,5 +88,5 @@ class ProgressArtifacts(Watcher):
                     bar.tell()
                 except Exception as error:  # whatever the client raises: the next round tries again
                     bar.told = False
-                    print(f"chorus: Prefect was not told of progress: {error}", file=sys.stderr, flush=True)
+                    print(redact(f"chorus: Prefect was not told of progress: {error}"), file=sys.stderr, flush=True)
                     break

@@ -5,6 +5,8 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from pipeline.params.redaction import redact
+
 if TYPE_CHECKING:
     from flows.stages.execution import Outcome
 
@@ -53,4 +55,4 @@ class Watchers(Watcher):
                     if watcher in self._watchers:
                         self._watchers.remove(watcher)
                         name = type(watcher).__name__
-                        print(f"chorus: {name} watches no longer: {error!r}", file=sys.stderr, flush=True)
+                        print(redact(f"chorus: {name} watches no longer: {error!r}"), file=sys.stderr, flush=True)

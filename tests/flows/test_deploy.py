@@ -29,8 +29,10 @@ def test_a_schedule_has_its_time_zone() -> None:
     (schedule,) = nightly.schedules
     assert (schedule.schedule.cron, schedule.schedule.timezone) == ("30 1 * * *", "Europe/Berlin")
     assert schedule.active
-    assert nightly.parameters == {"commit": True, "slots": 2}
+    assert nightly.parameters == {"commit": True, "slots": 2, "runner": "local", "ray_address": None}
     assert (nightly.flow_name, nightly.name, nightly.entrypoint) == ("nightly", "chorus", "flows.nightly.nightly")
+    (cluster,) = served("--runner", "ray", "--ray-address", "head:6379")
+    assert (cluster.parameters["runner"], cluster.parameters["ray_address"]) == ("ray", "head:6379")
     (every,) = served("--every", "90", "--name", "mine")
     assert every.schedules[0].schedule.interval.total_seconds() == 90
     assert not served()[0].schedules

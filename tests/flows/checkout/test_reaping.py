@@ -16,7 +16,7 @@ from flows.checkout import reaping
 from flows.retrain import main
 from pipeline.tracking import process_identity
 from tests.flows.test_retrain import pipeline_runs
-from tests.stub_checkout import dvc, edit, environment_for, gone
+from tests.stub_checkout import call, dvc, edit, environment_for, gone
 
 SLEEPER = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(143)); print(1, flush=True)"
 DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True)"
@@ -47,17 +47,19 @@ def test_orphans_of_dead_flows_are_ended_and_nothing_else(tmp_path: Path) -> Non
     flow, alive = dead(), process_identity(psutil.Process())
     orphan, deaf = started(SLEEPER, tmp_path, flow), started(DEAF, tmp_path, flow)
     child, elsewhere = started(SLEEPER, tmp_path, alive), started(SLEEPER, tmp_path / "other", flow)
+    experiment = started(SLEEPER, tmp_path / reaping.EXPERIMENTS / "mlp-x1", flow)
     said: list[str] = []
     try:
         reaping.end_orphans(tmp_path, said.append, grace=1)
         assert gone(orphan.pid)
         assert gone(deaf.pid)
+        assert gone(experiment.pid)
         assert child.poll() is None
         assert elsewhere.poll() is None
-        assert "2 processes" in said[0]
+        assert "3 processes" in said[0]
         reaping.end_orphans(tmp_path, pytest.fail, grace=1)
     finally:
-        for process in (orphan, deaf, child, elsewhere):
+        for process in (orphan, deaf, child, elsewhere, experiment):
             process.kill()
             process.communicate()
 
@@ -147,10 +149,27 @@ def test_notes_of_flows(tmp_path: Path) -> None:
     path = tmp_path / reaping.FLOWS / f"{other}.json"
     path.write_text(json.dumps({"process": dead()}))
     (tmp_path / reaping.FLOWS / "half.json").write_text("{")
-    assert reaping.dead_flows(tmp_path) == [other]
+    inside = tmp_path / reaping.EXPERIMENTS / "mlp-x1"
+    with reaping.noted(inside, "of an experiment"):
+        assert reaping.dead_flows(tmp_path) == [path]
+        (note,) = (inside / reaping.FLOWS).iterdir()
+        note.write_text(json.dumps({"process": f"another-host:{os.getpid()}:0.0"}))
+        assert {*reaping.dead_flows(tmp_path)} == {path, note}
     reaping.forget_flow(tmp_path, other)
     assert reaping.dead_flows(tmp_path) == []
     assert [path.stem for path in (tmp_path / reaping.FLOWS).iterdir()] == [mine]
+
+
+def test_locks_of_killed_git_commands_are_removed(fresh: Path) -> None:
+    call(fresh, "git", "worktree", "add", "--quiet", "--detach", str(fresh / reaping.EXPERIMENTS / "mlp-x1"))
+    locks = [fresh / ".git" / "index.lock", fresh / ".git" / "worktrees" / "mlp-x1" / "index.lock"]
+    for path in locks:
+        path.touch()
+    living = subprocess.Popen(["git", "cat-file", "--batch"], cwd=fresh, stdin=subprocess.PIPE)
+    reaping.remove_git_locks(fresh, pytest.fail)
+    living.communicate()
+    reaping.remove_git_locks(fresh, lambda _: None)
+    assert not any(path.exists() for path in locks)
 
 
 @pytest.mark.slow

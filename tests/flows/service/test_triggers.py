@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from flows.checkout.exclusive import alone
 from flows.checkout.upstream import update
 from flows.service.triggers import mark, new_commit, new_data
 from pipeline.errors import ChorusError
@@ -92,6 +93,7 @@ def test_branches_that_went_different_ways_are_left_to_people(done: Path, clone:
 
 def test_one_reason_starts_one_run(done: Path, prefect_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from prefect.client.orchestration import get_client
+    from prefect.states import Completed
 
     from flows.nightly import nightly
     from flows.watch import watch
@@ -109,6 +111,14 @@ def test_one_reason_starts_one_run(done: Path, prefect_server: str, monkeypatch:
         started = [run for run in client.read_flow_runs() if "triggered" in run.tags]
     assert len(started) == 1
     assert messages[0] == f"source.txt has changed: run {started[0].name}"
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(started[0].id, Completed(name="Skipped"), force=True)
+    messages = [looked(watch, deployment="nightly/once").message for _ in range(2)]
+    assert messages[0] == messages[1] != f"source.txt has changed: run {started[0].name}"
+    (done / "source.txt").write_text("still others")
+    with alone(done, "refuse", pytest.fail):
+        assert looked(watch, deployment="nightly/once").name == "Busy"
+    assert looked(watch, deployment="nightly/once").name == "Completed"
 
 
 def looked(watch: Any, **options: Any) -> Any:
