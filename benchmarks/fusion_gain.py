@@ -1,7 +1,7 @@
 """What an ensemble and its fusion are worth against one model of the same compute, over whole repetitions.
 
     python benchmarks/fusion_gain.py --data FOLDER --work FOLDER [--source fashion-mnist|mnist] [--repetitions 10]
-                                     [--tflop 12] [--minutes 170] [--extra 0]
+                                     [--tflop 12] [--minutes 170] [--extra 0] [--again 3]
 
 Every repetition trains everything anew with a seed of its own, in three ways of spending the same operations:
 - `ensemble`: the families of benchmarks/fusion_gain.yaml race for the budget; every strategy is fitted and measured.
@@ -12,9 +12,11 @@ The repetitions of --extra also have the costly and the literal strategies, a st
 its control (trained beside the budget), and `plain` on train and val together (density ratios consume val's real
 images), on a quarter and on a sixteenth of train.
 Extractors and prepared images are made once in --work. Arms are measured on the gate split, which takes no decision.
-What measuring and fusing take is counted in operations, too; judging is no part of any way. Results are appended to
+What extractors, measuring, fusing and the student take is counted in operations of networks, too; judging is no part
+of any way, and algebra on features is in the seconds alone. Results are appended to
 benchmarks/results/fusion_gain-SOURCE.jsonl, a line an arm (benchmarks/fusion_gain_table.py shows them); a run that was
-ended goes on with the first way that is not complete there. --minutes: begin no repetition that would not end by then.
+ended goes on with the first way that is not complete there. --again: repetitions to forget before it begins. --minutes:
+begin no repetition that would not end by then.
 """
 
 import argparse
@@ -33,13 +35,17 @@ from typing import Any
 import numpy as np
 import yaml
 
+from pipeline.files import write_text
+
 ROOT = Path(__file__).parents[1]
 RECIPE = yaml.safe_load((ROOT / "benchmarks" / "fusion_gain.yaml").read_text())
 FAMILIES: dict[str, dict[str, Any]] = RECIPE["families"]
 RUNGS = [{"rung": 2, "after": 1}]
 KEEP = 0.5
 SNAPSHOTS = 6  # of a plain single, of which the nearest is taken
-COUNTED = ("evaluate", "rank", "fuse", "choose")  # stages whose operations are counted; training's are the budget
+FUSING = ("evaluate", "rank", "fuse", "choose")  # what a way does beside its training
+STUDENT = ("distill", "evaluate-student")
+COUNTED = ("reference", *FUSING, *STUDENT)  # stages whose operations are counted; training's are the budget
 ENSEMBLE, PLAIN, MATCHED, MORE = "ensemble", "plain", "matched", "more images"
 WAYS = (ENSEMBLE, PLAIN, MATCHED)
 FEWER = {
@@ -152,21 +158,23 @@ def at_once(tasks: Iterable[Callable[[], None]]) -> None:
 
 
 def train(shop: Workshop, root: Path) -> None:
-    """Run the stages from training to the fusion in a project, unless it has one."""
+    """Run what is missing of the stages from training to the fusion in a project."""
     if (root / "models" / "fused" / "strategies.json").exists():
         return
     params = yaml.safe_load((root / "params.yaml").read_text())
 
-    def for_each(stage: str, *rung: str) -> None:
-        at_once([lambda family=family: shop.run(root, stage, family, *rung) for family in params["families"]])
+    def for_each(stage: str, folder: str, done: str, *rung: str) -> None:
+        left = [family for family in params["families"] if not (root / folder / family / done).exists()]
+        at_once([lambda family=family: shop.run(root, stage, family, *rung) for family in left])
 
-    for_each("train")
-    for_each("evaluate")
+    for_each("train", "models/members/rung1", "family.json")
+    for_each("evaluate", "evaluation/rung1", "evaluation.json")
     for later in params["racing"]["rungs"]:
-        rung = ("--rung", str(later["rung"]))
-        shop.run(root, "rank", *rung)
-        for_each("advance", *rung)
-        for_each("evaluate", *rung)
+        number = str(later["rung"])
+        if not (root / "evaluation" / "race" / f"rung{number}" / "table.json").exists():
+            shop.run(root, "rank", "--rung", number)
+        for_each("advance", f"models/members/rung{number}", "family.json", "--rung", number)
+        for_each("evaluate", f"evaluation/rung{number}", "evaluation.json", "--rung", number)
     shop.run(root, "fuse")
 
 
@@ -201,6 +209,8 @@ def single_of(shop: Workshop, repetition: int, way: str, tflop: float) -> Path:
         ranks = json.loads((ensemble / "evaluation" / "race" / "rung2" / "table.json").read_text())
         family = next(row["family"] for row in ranks["families"] if row["place"] == 1)
         spent, snapshots, strategies = tflop / 2 + tflop / 2 / len(FAMILIES), len(pool), RECIPE["matched"]
+    if way == MORE:
+        snapshots = 1  # the last: it has seen the images on which others are picked
     return shop.project(
         f"{repetition}-{way.replace(' ', '-')}",
         shop.images.get(way, "prepared"),
@@ -226,11 +236,21 @@ def by_stage(file: Path) -> dict[str, float]:
     return dict(sums)
 
 
+def numbers(evidence: dict[str, Any]) -> dict[str, float]:
+    """Return what is a single number of a strategy's evidence."""
+    return {name: value for name, value in evidence.items() if isinstance(value, int | float)}
+
+
 def lines_of(root: Path, repetition: int, way: str, tflop: float) -> list[dict[str, Any]]:
     """Return the lines of one way: each arm that was judged, and each candidate as it was measured on val."""
     metrics = json.loads((root / "report" / "metrics.json").read_text())
     common = {"repetition": repetition, "way": way, "tflop": tflop}
-    common |= {"seconds": by_stage(root / SECONDS), "operations": by_stage(root / OPERATIONS)}
+    shared = root.parent / "shared" / OPERATIONS  # of the extractors, which all ways use
+    operations = by_stage(root / OPERATIONS) | (by_stage(shared) if shared.exists() else {})
+    common |= {"seconds": by_stage(root / SECONDS), "operations": operations}
+    strategies = json.loads((root / "models" / "fused" / "strategies.json").read_text())["strategies"]
+    evidence = {row["name"]: numbers(row.get("evidence", {})) for row in strategies}
+    intervals = {(arm["kind"], arm["name"]): arm for arm in metrics["intervals"]["arms"]}
     marks = {"member": metrics["best_member"], "strategy": metrics["winner"]}
     found = [
         {
@@ -241,6 +261,8 @@ def lines_of(root: Path, repetition: int, way: str, tflop: float) -> list[dict[s
             "cost": arm["cost"],
             "metrics": arm["metrics"],
             "judges": metrics["headline"],
+            "intervals": intervals.get((arm["kind"], arm["name"]), {}).get("distances", {}),
+            "evidence": evidence.get(arm["name"], {}) if arm["kind"] == "strategy" else {},
         }
         for arm in metrics["arms"]
     ]
@@ -254,18 +276,27 @@ def lines_of(root: Path, repetition: int, way: str, tflop: float) -> list[dict[s
 
 def run(chosen: argparse.Namespace) -> None:
     """Run what is missing of the repetitions."""
+
+    def of(repetition: int) -> list[dict[str, Any]]:
+        return [line for line in read_lines(chosen.source) if line["repetition"] == repetition]
+
     shop = Workshop(chosen.work.resolve(), chosen.source, chosen.data)
     shop.folder.mkdir(parents=True, exist_ok=True)
     began, longest = time.monotonic(), 0.0
     shop.share()
     results_file(chosen.source).parent.mkdir(exist_ok=True)
+    if chosen.again:
+        kept = [line for line in read_lines(chosen.source) if line["repetition"] not in chosen.again]
+        write_text(results_file(chosen.source), "".join(json.dumps(line) + "\n" for line in kept))
     for repetition in range(chosen.repetitions):
-        done = {line["way"] for line in read_lines(chosen.source) if line["repetition"] == repetition}
+        done = {line["way"] for line in of(repetition)}
         extra = repetition in chosen.extra
         ways = [*WAYS, MORE, *FEWER] if extra else WAYS
         missing = [way for way in ways if way not in done]
         if not missing:
             continue
+        if extra and ENSEMBLE in done and "student" not in {line["kind"] for line in of(repetition)}:
+            raise SystemExit(f"repetition {repetition} was made without all arms: name it in --again, too")
         started = time.monotonic()
         if started - began + longest > 60 * chosen.minutes:
             print(f"{repetition} repetitions are complete; the minutes are over", flush=True)
@@ -295,6 +326,7 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=10)
     parser.add_argument("--tflop", type=float, default=12.0)
     parser.add_argument("--extra", type=int, nargs="*", default=[0])
+    parser.add_argument("--again", type=int, nargs="*", default=[])
     parser.add_argument("--minutes", type=float, default=170.0)
     run(parser.parse_args())
 

@@ -7,11 +7,12 @@ Intervals are of 95 % by Student's t over repetitions; differences are paired: b
 
 import argparse
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from fusion_gain import COUNTED, ENSEMBLE, FEWER, MATCHED, MORE, PLAIN, SOURCES, read_lines, results_file
+from fusion_gain import ENSEMBLE, FEWER, FUSING, MATCHED, MORE, PLAIN, SOURCES, STUDENT, read_lines, results_file
 
 Arm = dict[int, dict[str, Any]]  # by repetition: the line of the arm
 
@@ -95,13 +96,21 @@ def print_differences(arms: dict[str, Arm], names: list[str]) -> None:
 def print_compute(lines: list[dict[str, Any]]) -> None:
     """Print what each way costs: operations of measuring and fusing beside the budget of training, processor time."""
     ways = {(line["repetition"], line["way"]): line for line in lines}  # every line of a way tells the same
-    print("\n| way | budget, TFLOP | measured and fused, TFLOP | minutes of a core |\n|---|---:|---:|---:|")
+    print("\n| way | budget, TFLOP | measured and fused | student | extractors, for all | minutes of a core |")
+    print("|---|---:|---:|---:|---:|---:|")
     for way in (ENSEMBLE, PLAIN, MATCHED, MORE, *FEWER):
         own = [line for (_, name), line in ways.items() if name == way]
         if own:
-            besides = fmean(sum(line["operations"].get(stage, 0) for stage in COUNTED) for line in own) / 1e12
+            besides, student, reference = (mean_tflop(own, names) for names in (FUSING, STUDENT, ("reference",)))
             minutes = fmean(sum(line["seconds"].values()) for line in own) / 60
-            print(f"| {way} | {fmean(line['tflop'] for line in own):g} | {besides:.2f} | {minutes:.1f} |")
+            tflop = fmean(line["tflop"] for line in own)
+            print(f"| {way} | {tflop:g} | {besides:.2f} | {student:.2f} | {reference:.2f} | {minutes:.1f} |")
+
+
+def mean_tflop(lines: list[dict[str, Any]], stages: Sequence[str]) -> float:
+    """Return what stages took, the mean over the lines that counted any of them."""
+    found = [sum(line["operations"].get(stage, 0) for stage in stages) for line in lines]
+    return fmean([count for count in found if count] or [0.0]) / 1e12
 
 
 def mean_of(arm: Arm, name: str) -> float:

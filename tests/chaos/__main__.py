@@ -13,7 +13,7 @@ from tests.chaos.disk import enter_namespace
 from tests.chaos.faults import FAULTS
 from tests.chaos.processes import adopt_orphans
 from tests.chaos.stand import DISK, Stand
-from tests.chaos.trial import Unrecovered
+from tests.chaos.trial import Unrecovered, WithoutEffect
 
 
 def main() -> int:
@@ -23,6 +23,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     lost: dict[str, list[float]] = defaultdict(list)
     failed: dict[str, int] = defaultdict(int)
+    idle: dict[str, int] = defaultdict(int)
     folder = options.folder or Path(tempfile.mkdtemp(prefix="chorus-chaos-"))
     with Stand(folder) as stand:
         faults = options.only or list(FAULTS)
@@ -41,11 +42,14 @@ def main() -> int:
                 account, seconds = stand.carry_out(seed, fault)
                 lost[fault].append(seconds)
                 end = f"recovered, {seconds:.0f} s lost"
-            except Unrecovered as error:
+            except WithoutEffect as error:
+                idle[fault] += 1
+                account, end = str(error), "nothing was disturbed, so nothing is proven"
+            except (Unrecovered, RuntimeError) as error:
                 failed[fault] += 1
                 account, end = str(error), f"NOT RECOVERED (make chaos SEED={seed} ONLY='{fault}')"
             say(f"{number + 1}/{len(seeds)}  seed {seed}  {fault} {account}: {end}, {time.monotonic() - began:.0f} s")
-    print_table(faults, lost, failed)
+    print_table(faults, lost, failed, idle)
     return 1 if failed else 0
 
 
@@ -58,13 +62,15 @@ def parser() -> argparse.ArgumentParser:
     return root
 
 
-def print_table(faults: list[str], lost: dict[str, list[float]], failed: dict[str, int]) -> None:
-    """Print a row for each fault: trials, how many recovered, seconds lost on average and at most."""
-    say(f"\n{'fault':<20}{'trials':>8}{'recovered':>11}{'lost s':>9}{'at most':>9}")
+def print_table(faults: list[str], lost: dict[str, list[float]], failed: dict[str, int], idle: dict[str, int]) -> None:
+    """Print a row for each fault: trials that disturbed something, how many recovered, seconds lost on average and at
+    most; and how many trials disturbed nothing.
+    """
+    say(f"\n{'fault':<20}{'trials':>8}{'recovered':>11}{'lost s':>9}{'at most':>9}{'no effect':>11}")
     for fault in faults:
         seconds = lost[fault]
-        numbers = f"{fmean(seconds):>9.0f}{max(seconds):>9.0f}" if seconds else ""
-        say(f"{fault:<20}{len(seconds) + failed[fault]:>8}{len(seconds):>11}{numbers}")
+        numbers = f"{fmean(seconds):>9.0f}{max(seconds):>9.0f}" if seconds else " " * 18
+        say(f"{fault:<20}{len(seconds) + failed[fault]:>8}{len(seconds):>11}{numbers}{idle[fault]:>11}")
     say(f"{'all':<20}{sum(map(len, lost.values())) + sum(failed.values()):>8}{sum(map(len, lost.values())):>11}")
 
 

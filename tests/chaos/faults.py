@@ -36,6 +36,7 @@ def killing(number: signal.Signals, whom: Callable[[psutil.Process, Flow], psuti
             victim = whom(trial.victim(flow, (AT_WORK,) if whom is itself else MOMENTS), flow)
             if not send(victim, number):
                 trial.account += " (it had just ended)"
+                trial.disturbed = False
             flow.wait()
 
     return disturb
@@ -74,11 +75,11 @@ def power_cut(trial: Trial, _stand: "Stand") -> None:
 
 @fault("MLflow away")
 def mlflow_away(trial: Trial, stand: "Stand") -> None:
-    """The tracking server killed in the middle and started again some seconds later."""
+    """The tracking server ended in the middle, at once or in good order, and started again some seconds later."""
     server = trial.servers.enter_context(stand.mlflow(trial))
     with trial.flow() as flow:
         trial.victim(flow)
-        server.kill()
+        server.end(trial.random.choice((signal.SIGKILL, signal.SIGTERM)))
         until(lambda: flow.process.poll() is not None, trial.random.uniform(2, 8))
         server.start()
         flow.wait()
@@ -124,7 +125,9 @@ def damaged_checkpoint(trial: Trial, stand: "Stand") -> None:
         for process in processes.alive(trial.name):
             send(process, signal.SIGKILL)
         flow.wait()
-    for path in (trial.root / ".checkpoints" / family).glob("*/*/checkpoint.safetensors"):
+    left = list((trial.root / ".checkpoints" / family).glob("*/*/checkpoint.safetensors"))
+    trial.disturbed = bool(left)
+    for path in left:
         trial.account = f"checkpoint {len(seen)} of {family} {damage(trial, path)}"
 
 

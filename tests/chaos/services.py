@@ -8,6 +8,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from tests.chaos.processes import until
@@ -53,8 +54,15 @@ class Service:
 
     def kill(self) -> None:
         """End the whole group by SIGKILL; nothing happens where it does not run."""
+        self.end(signal.SIGKILL)
+
+    def end(self, number: signal.Signals) -> None:
+        """End it by a signal, and what is left of its group after a while by SIGKILL."""
         if self.process is not None:
-            os.killpg(self.process.pid, signal.SIGKILL)
+            os.killpg(self.process.pid, number)
+            until(lambda: self.process is None or self.process.poll() is not None, 20)
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
             self.process = None
 

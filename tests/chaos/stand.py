@@ -19,7 +19,7 @@ from tests.chaos import evidence, processes
 from tests.chaos.disk import Disk
 from tests.chaos.faults import FAULTS
 from tests.chaos.services import MLflow, Prefect
-from tests.chaos.trial import Trial, Unrecovered
+from tests.chaos.trial import Trial, Unrecovered, WithoutEffect
 from tests.chaos.undoing import undo
 from tests.endtoend.checkout import Checkout
 
@@ -140,7 +140,10 @@ class Stand:
             server.kill()
 
     def carry_out(self, seed: int, fault: str) -> tuple[str, float]:
-        """Carry out one trial; return its account and the seconds lost. Raises `Unrecovered`, keeping the folder."""
+        """Carry out one trial; return its account and the seconds lost.
+
+        Raises `Unrecovered`, keeping the folder, and `WithoutEffect` where all is well but nothing had been disturbed.
+        """
         draws = random.Random(f"{fault} {seed}")
         scenes = [scene for scene in SCENES if fault != "damaged checkpoint" or scene[0].startswith("train@")]
         undone = draws.choice(scenes)
@@ -160,6 +163,8 @@ class Stand:
         if wrong:
             kept = self.keep(trial)
             raise Unrecovered("\n    ".join([trial.account, *wrong, f"kept in {kept}"]))
+        if not trial.disturbed:
+            raise WithoutEffect(trial.account)
         return trial.account, lost
 
     def faults_of(self, trial: Trial) -> list[str]:

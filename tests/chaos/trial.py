@@ -22,6 +22,10 @@ AT_WORK, AFTER = "at work", "after"
 MOMENTS = (AT_WORK, AT_WORK, AFTER)  # of a stage, drawn with equal chances
 
 
+class WithoutEffect(Exception):
+    """Nothing was disturbed: what was to be had just ended, or was not there."""
+
+
 class Unrecovered(Exception):
     """What the trial found wrong; the message has a line for each thing."""
 
@@ -74,6 +78,7 @@ class Trial:
     written: int = 0
     command: tuple[str, ...] = (sys.executable, "-m", "flows.retrain")
     account: str = ""  # what was done and when, in words
+    disturbed: bool = True
     servers: ExitStack = field(default_factory=ExitStack)  # of this trial alone, closed after it
     flows: int = 0
 
