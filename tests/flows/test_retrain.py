@@ -17,6 +17,8 @@ import pytest
 from mlflow import MlflowClient
 from PIL import Image
 from prefect.artifacts import Artifact
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.sorting import FlowRunSort
 
 from flows.checkout.exclusive import alone
 from flows.records.journal import expected_seconds, read
@@ -89,6 +91,23 @@ def test_server_that_does_not_answer(here: Path) -> None:
     assert ended.returncode == 2
     assert "PREFECT_API_URL=http://127.0.0.1:9/api" in ended.stderr
     assert order(here) == []
+
+
+def test_an_mlflow_server_that_is_away_ends_the_flow_without_its_password(here: Path, prefect_server: str) -> None:
+    edit(here / "params.yaml", "lr: 0.1", "lr: 0.2")
+    environment = environment_for(prefect_server, "http://user:hunter22@127.0.0.1:9")
+    environment["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
+    command = [sys.executable, "-P", "-m", "flows.retrain"]
+    ended = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1, ended.stderr
+    assert "the flow ended as Failed: MlflowException: " in ended.stderr
+    assert "***@127.0.0.1" in ended.stderr
+    with get_client(sync_client=True) as client:
+        run = client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=1)[0]
+        logs = [log.message for log in client.read_logs()]
+    for text in (ended.stdout, ended.stderr, run.state.message, *logs):
+        assert "hunter22" not in text
+    assert journalled(here) == ["failed"]
 
 
 def test_no_room_to_write(here: Path) -> None:
