@@ -56,8 +56,9 @@ def prune(project: Project, days: float, *, dry: bool) -> None:
         pruning.remove_runs(tracker, runs, say)
 
     commits = pruning.commits_of_versions(project.root, versions)
-    count = pruning.collect_cache(project.root, commits, dry=dry)
-    print(f"{verb} {count} objects of DVC's cache; kept are those of the checkout and of {len(commits)} commits")
+    count = pruning.collect_cache(project.root, commits, days, dry=dry)
+    kept = f"kept are younger ones and those of the checkout and of {len(commits)} commits"
+    print(f"{verb} {count} objects of DVC's cache; {kept}")
 
 
 def say(line: str) -> None:

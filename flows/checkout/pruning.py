@@ -32,26 +32,24 @@ Say = Callable[[str], None]
 def old_checkpoints(root: Path, params: Params, days: float) -> list[Path]:
     """Return the folders of checkpoints and of fetched weights to remove.
 
-    Those of families and students that params.yaml does not name any more; of others those of single members, which
-    belong to one recipe each, that have not been written to for so many days; fetched weights that nothing starts from.
+    All of them have not been written to for so many days. Of families and students that params.yaml does not name any
+    more the whole folder goes, of others those of single members, which belong to one recipe each, and of fetched
+    weights those that nothing starts from.
     """
     oldest = time.time() - days * DAY
     named = {*params.families, *params.students}
     recipes = [*params.families.values(), *params.students.values()]
     pinned = {recipe.warm_start.content for recipe in recipes if recipe.warm_start}
-    found = []
+    found: list[Path] = []
     for folder in sorted((root / ".checkpoints").glob("*")):
-        if folder.name not in named:
-            found.append(folder)
-        else:
-            found += [path for path in sorted(folder.glob("*/*")) if path.is_dir() and _touched(path) < oldest]
-    weights = sorted((root / ".warm").glob("*"))
-    return found + [path for path in weights if path.name not in pinned and _touched(path) < oldest]
+        found += sorted(folder.glob("*/*")) if folder.name in named else [folder]
+    found += [path for path in sorted((root / ".warm").glob("*")) if path.name not in pinned]
+    return [path for path in found if path.is_dir() and _touched(path) < oldest]
 
 
 def _touched(folder: Path) -> float:
-    """When something below a folder was last written."""
-    return max(path.stat().st_mtime for path in [folder, *folder.rglob("*")])
+    """When something below a folder was last written; what links lead to is not below it."""
+    return max(path.lstat().st_mtime for path in [folder, *folder.rglob("*")])
 
 
 def commits_of_versions(root: Path, versions: Collection[Any]) -> list[str]:
@@ -78,10 +76,11 @@ def _lock_hash(root: Path, commit: str) -> str:
     return entries_hash({name: entry for name, entry in stages.items() if name not in NOT_OF_THE_MODEL})
 
 
-def collect_cache(root: Path, commits: Collection[str], *, dry: bool) -> int:
+def collect_cache(root: Path, commits: Collection[str], days: float, *, dry: bool) -> int:
     """Remove from DVC's cache what neither the checkout nor one of the commits names; return how many objects.
 
-    Other worktrees of the same repository may use the same cache, so what they name stays too.
+    Other worktrees of the same repository may use the same cache, so what they name stays too, and so does what was
+    written within so many days.
     """
     from dvc.repo import Repo
     from dvc_data.hashfile.gc import gc
@@ -91,12 +90,28 @@ def collect_cache(root: Path, commits: Collection[str], *, dry: bool) -> int:
         with contextlib.chdir(other), Repo(_wait_for_lock=True) as repo:
             used |= _named(repo)
     with contextlib.chdir(root), Repo(_wait_for_lock=True) as repo, repo.lock:
-        return int(gc(repo.cache.local, used | _named(repo, commits), dry=dry) or 0)
+        cache = repo.cache.local
+        used |= _named(repo, commits) | _young(cache, time.time() - days * DAY)
+        return int(gc(cache, used, dry=dry) or 0)
 
 
 def _named(repo: Any, commits: Collection[str] = ()) -> set[Any]:
     """Return the objects that a checkout names, and that commits do."""
     return set().union(*repo.used_objs(revs=list(commits) or None).values())
+
+
+def _young(cache: Any, oldest: float) -> set[Any]:
+    """Return the objects of a cache written since `oldest` (seconds since 1970), with what folders among them list."""
+    from dvc_data.hashfile.hash_info import HashInfo
+    from dvc_data.hashfile.tree import Tree
+    from dvc_objects.errors import ObjectFormatError
+
+    written = (oid for oid in cache.all() if Path(cache.oid_to_path(oid)).stat().st_mtime >= oldest)
+    young = {HashInfo(cache.hash_name, oid) for oid in written}
+    for folder in [found for found in young if found.isdir]:
+        with contextlib.suppress(ObjectFormatError):  # a damaged one lists nothing
+            young |= {content for _, _, content in Tree.load(cache, folder)}
+    return young
 
 
 def _worktrees(root: Path) -> list[Path]:

@@ -1,5 +1,6 @@
 """What is pruned, and what never is."""
 
+import json
 import os
 import time
 from pathlib import Path
@@ -35,7 +36,10 @@ def test_old_checkpoints(tmp_path: Path) -> None:
     start = f"{{source: champion, version: '1', content: {pinned}}}"
     params = parse_params(PARAMS.replace("kimg: 1}", f"kimg: 1, warm_start: {start}}}"))
     old, _ = aged(tmp_path / ".checkpoints/x/r0/old"), aged(tmp_path / ".checkpoints/x/r0/new", seconds=60)
-    aged(tmp_path / ".checkpoints/gone/r0/new", seconds=60)
+    gone = aged(tmp_path / ".checkpoints/gone/r0/old")
+    for folder in (gone.parent, gone.parent.parent):
+        os.utime(folder, (time.time() - LONG_AGO,) * 2)
+    aged(tmp_path / ".checkpoints/gone-just-now/r0/new", seconds=60)
     aged(tmp_path / ".warm" / pinned)
     aged(tmp_path / ".warm" / ("c" * 64), seconds=60)
     forgotten = aged(tmp_path / ".warm" / other)
@@ -53,6 +57,17 @@ def commit(root: Path, text: str) -> str:
     call(root, "git", "add", "-f", "source.txt", "dvc.lock")
     call(root, "git", "commit", "-qm", text)
     return call(root, "git", "rev-parse", "HEAD").strip()
+
+
+def path_of(root: Path, oid: str) -> Path:
+    """Where DVC's cache has an object."""
+    return root / ".dvc" / "cache" / "files" / "md5" / oid[:2] / oid[2:]
+
+
+def age(root: Path) -> None:
+    """Let all objects of DVC's cache be old."""
+    for oid in cached(root):
+        os.utime(path_of(root, oid), (time.time() - LONG_AGO,) * 2)
 
 
 def outputs(root: Path) -> set[str]:
@@ -77,11 +92,30 @@ def test_the_cache_keeps_what_the_checkout_and_registered_versions_were_made_of(
     commits = pruning.commits_of_versions(done, [version(commit=before, lock=lock), version(commit="f" * 40)])
     assert commits == sorted([before, made])
     there = cached(done)
-    assert pruning.collect_cache(done, commits, dry=True) > 0
+    assert pruning.collect_cache(done, commits, 30, dry=True) == 0
+    age(done)
+    assert pruning.collect_cache(done, commits, 30, dry=True) > 0
     assert cached(done) == there
-    pruning.collect_cache(done, commits, dry=False)
+    pruning.collect_cache(done, commits, 30, dry=False)
     assert cached(done) >= registered | outputs(done)
     assert not cached(done) & (forgotten - registered - outputs(done))
+
+
+def test_young_objects_stay_and_what_young_folders_list(done: Path) -> None:
+    """A folder that was put together anew from old files is as young as its list."""
+    added = {}
+    for name in ("young", "old"):
+        (done / name).mkdir()
+        (done / name / "file").write_text(name)
+        dvc(done, "add", "-q", name)
+        record = done / f"{name}.dvc"
+        added[name] = yaml.safe_load(record.read_text())["outs"][0]["md5"]
+        record.unlink()
+    listed = {name: json.loads(path_of(done, oid).read_text())[0]["md5"] for name, oid in added.items()}
+    age(done)
+    os.utime(path_of(done, added["young"]))
+    assert pruning.collect_cache(done, [], 30, dry=False) == 2
+    assert cached(done) == {added["young"], listed["young"], *outputs(done)}
 
 
 def run_of(client: MlflowClient, experiment: str, days: float, **tags: str) -> str:
@@ -126,11 +160,11 @@ def test_the_command(
     with alone(done, "refuse", print):
         assert main([]) == 2
     assert main(["--days", "-1"]) == 2
-    old = aged(done / ".checkpoints/gone")
+    old = aged(done / ".checkpoints/gone", seconds=20_000 * pruning.DAY)
     capsys.readouterr()
     assert main(["--dry-run"]) == 0
     assert "would remove .checkpoints/gone\n" in capsys.readouterr().out
     assert old.is_dir()
     assert main(["--days", "10000"]) == 0
     assert not old.exists()
-    assert "objects of DVC's cache; kept are those of the checkout and of 0 commits" in capsys.readouterr().out
+    assert "kept are younger ones and those of the checkout and of 0 commits" in capsys.readouterr().out
