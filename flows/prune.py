@@ -36,27 +36,30 @@ def command(options: argparse.Namespace, root: Path) -> None:
 
 
 def prune(project: Project, days: float, *, dry: bool) -> None:
-    """Remove, or with `dry` only list, what the rule names."""
+    """Remove, or with `dry` only list, what the rule names.
+
+    Whatever can stop that (a worktree that cannot be read, a registry that is away) comes before the first removal.
+    """
     from flows.checkout import pruning
     from pipeline.tracking import Tracker
-
-    verb = "would remove" if dry else "removes"
-    folders = pruning.old_checkpoints(project.root, project.params, days)
-    for folder in folders:
-        print(f"{verb} {folder.relative_to(project.root)}")
-    if not dry:
-        pruning.remove_folders(folders)
 
     tracker = Tracker(project.root)
     versions = pruning.all_versions(tracker)
     runs = pruning.old_runs(tracker, versions, days)
+    commits = pruning.commits_of_versions(project.root, versions)
+    used = pruning.used_objects(project.root, commits)
+    folders = pruning.old_checkpoints(project.root, project.params, days)
+
+    verb = "would remove" if dry else "removes"
+    for folder in folders:
+        print(f"{verb} {folder.relative_to(project.root)}")
     for run in runs:
         print(f"{verb} MLflow run {run.info.run_id} ({run.info.run_name})")
-    if runs and not dry:
-        pruning.remove_runs(tracker, runs, say)
-
-    commits = pruning.commits_of_versions(project.root, versions)
-    count = pruning.collect_cache(project.root, commits, days, dry=dry)
+    if not dry:
+        pruning.remove_folders(folders)
+        if runs:
+            pruning.remove_runs(tracker, runs, say)
+    count = pruning.collect_cache(project.root, used, days, dry=dry)
     kept = f"kept are younger ones and those of the checkout and of {len(commits)} commits"
     print(f"{verb} {count} objects of DVC's cache; {kept}")
 

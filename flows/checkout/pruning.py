@@ -76,28 +76,36 @@ def _lock_hash(root: Path, commit: str) -> str:
     return entries_hash({name: entry for name, entry in stages.items() if name not in NOT_OF_THE_MODEL})
 
 
-def collect_cache(root: Path, commits: Collection[str], days: float, *, dry: bool) -> int:
-    """Remove from DVC's cache what neither the checkout nor one of the commits names; return how many objects.
+def used_objects(root: Path, commits: Collection[str]) -> set[Any]:
+    """Return the objects of DVC's cache that the checkout or one of the commits names.
 
-    Other worktrees of the same repository may use the same cache, so what they name stays too, and so does what was
-    written within so many days.
+    Other worktrees of the same repository may use the same cache, so what they name is among them. Raises `ChorusError`
+    where one of them cannot be read.
     """
+    return _named(root, commits).union(*(_named(other) for other in _worktrees(root)))
+
+
+def _named(checkout: Path, commits: Collection[str] = ()) -> set[Any]:
+    """Return the objects that a checkout names, and that commits do."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with contextlib.chdir(checkout), Repo(_wait_for_lock=True) as repo:
+            return set().union(*repo.used_objs(revs=list(commits) or None).values())
+    except DvcException as error:
+        remedy = "mend it, or remove it if it is a worktree that nobody needs (`git worktree remove --force`)"
+        raise ChorusError(f"what {checkout} needs of DVC's cache cannot be told ({error}); {remedy}") from None
+
+
+def collect_cache(root: Path, used: Collection[Any], days: float, *, dry: bool) -> int:
+    """Remove from DVC's cache what is not among the used objects and is older than so many days; return how many."""
     from dvc.repo import Repo
     from dvc_data.hashfile.gc import gc
 
-    used = set()
-    for other in _worktrees(root):
-        with contextlib.chdir(other), Repo(_wait_for_lock=True) as repo:
-            used |= _named(repo)
     with contextlib.chdir(root), Repo(_wait_for_lock=True) as repo, repo.lock:
         cache = repo.cache.local
-        used |= _named(repo, commits) | _young(cache, time.time() - days * DAY)
-        return int(gc(cache, used, dry=dry) or 0)
-
-
-def _named(repo: Any, commits: Collection[str] = ()) -> set[Any]:
-    """Return the objects that a checkout names, and that commits do."""
-    return set().union(*repo.used_objs(revs=list(commits) or None).values())
+        return int(gc(cache, {*used, *_young(cache, time.time() - days * DAY)}, dry=dry) or 0)
 
 
 def _young(cache: Any, oldest: float) -> set[Any]:

@@ -92,11 +92,12 @@ def test_the_cache_keeps_what_the_checkout_and_registered_versions_were_made_of(
     commits = pruning.commits_of_versions(done, [version(commit=before, lock=lock), version(commit="f" * 40)])
     assert commits == sorted([before, made])
     there = cached(done)
-    assert pruning.collect_cache(done, commits, 30, dry=True) == 0
+    used = pruning.used_objects(done, commits)
+    assert pruning.collect_cache(done, used, 30, dry=True) == 0
     age(done)
-    assert pruning.collect_cache(done, commits, 30, dry=True) > 0
+    assert pruning.collect_cache(done, used, 30, dry=True) > 0
     assert cached(done) == there
-    pruning.collect_cache(done, commits, 30, dry=False)
+    pruning.collect_cache(done, used, 30, dry=False)
     assert cached(done) >= registered | outputs(done)
     assert not cached(done) & (forgotten - registered - outputs(done))
 
@@ -114,7 +115,7 @@ def test_young_objects_stay_and_what_young_folders_list(done: Path) -> None:
     listed = {name: json.loads(path_of(done, oid).read_text())[0]["md5"] for name, oid in added.items()}
     age(done)
     os.utime(path_of(done, added["young"]))
-    assert pruning.collect_cache(done, [], 30, dry=False) == 2
+    assert pruning.collect_cache(done, pruning.used_objects(done, []), 30, dry=False) == 2
     assert cached(done) == {added["young"], listed["young"], *outputs(done)}
 
 
@@ -168,3 +169,14 @@ def test_the_command(
     assert main(["--days", "10000"]) == 0
     assert not old.exists()
     assert "kept are younger ones and those of the checkout and of 0 commits" in capsys.readouterr().out
+
+
+def test_a_worktree_that_cannot_be_read_stops_before_anything_is_removed(
+    here: Path, tracked: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    old = aged(here / ".checkpoints/gone")
+    call(here, "git", "worktree", "add", "-q", str(tmp_path / "other"))
+    (tmp_path / "other" / "dvc.yaml").write_text("stages: [")
+    assert main([]) == 2
+    assert f"what {tmp_path / 'other'} needs of DVC's cache cannot be told" in capsys.readouterr().err
+    assert old.is_dir()
