@@ -57,8 +57,7 @@ def prune(project: Project, days: float, *, dry: bool) -> None:
         print(f"{verb} MLflow run {run.info.run_id} ({run.info.run_name})")
     if not dry:
         pruning.remove_folders(folders)
-        if runs:
-            pruning.remove_runs(tracker, runs, say)
+        pruning.remove_runs(tracker, runs, say)
     count = pruning.collect_cache(project.root, used, days, dry=dry)
     kept = f"kept are younger ones and those of the checkout and of {len(commits)} commits"
     print(f"{verb} {count} objects of DVC's cache; {kept}")

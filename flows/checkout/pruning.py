@@ -6,8 +6,6 @@ names, and the runs that made them.
 
 import contextlib
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
@@ -164,21 +162,24 @@ def _all_runs(tracker: Tracker) -> "Iterator[MlflowRun]":
 
 
 def remove_runs(tracker: Tracker, runs: "Collection[MlflowRun]", say: Say) -> None:
-    """Remove runs with their artefacts; from a server they are only marked as deleted, which its owner can undo."""
-    names = [run.info.run_id for run in runs]
-    for name in names:
-        tracker.client.delete_run(name)
+    """Remove runs with their artefacts; from a server they are only marked as deleted, which its owner can undo.
+
+    `mlflow gc` would remove other deleted experiments and models of the store along with them. A run goes after its
+    artefacts, so that one that a kill left half removed is found again.
+    """
     if not tracker.uri.startswith("sqlite:///"):
-        say(f"they are marked as deleted; `mlflow gc` on the server at {tracker.uri} frees their room")
+        for run in runs:
+            tracker.client.delete_run(run.info.run_id)
+        if runs:
+            say(f"they are marked as deleted; `mlflow gc` on the server at {tracker.uri} frees their room")
         return
-    command = [sys.executable, "-m", "mlflow", "gc", "--backend-store-uri", tracker.uri]
-    for start in range(0, len(names), 500):
-        run_ids = ",".join(names[start : start + 500])
-        done = subprocess.run(
-            [*command, "--run-ids", run_ids], cwd=tracker.root, capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            raise ChorusError(f"mlflow gc: {done.stderr.strip() or done.stdout.strip()}")
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+    from mlflow.tracking._tracking_service.utils import _get_store
+
+    store = _get_store(tracker.uri)
+    for run in runs:
+        get_artifact_repository(run.info.artifact_uri).delete_artifacts()
+        store._hard_delete_run(run.info.run_id)  # what `mlflow gc` itself calls
 
 
 def all_versions(tracker: Tracker) -> list[Any]:

@@ -152,6 +152,38 @@ def test_old_runs_but_not_those_that_versions_come_from(tracked: str, tmp_path: 
     assert left == {trained_in, trained, pipeline, registered, member, young, open_still}
 
 
+def test_a_run_goes_with_its_artefacts_and_takes_nothing_else_along(
+    tracked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What others have deleted in the same store stays theirs to restore, and a kill in between is made up for."""
+    tracker = Tracker(tmp_path)
+    client = tracker.client
+    foreign = client.create_experiment("foreign")
+    within = client.create_run(foreign).info.run_id
+    client.delete_experiment(foreign)
+    tracker.experiment = client.create_experiment("emptied", (tmp_path / "artefacts").as_uri())
+    old, other = (run_of(client, tracker.experiment, 40) for _ in range(2))
+    for run in (old, other):
+        client.log_text(run, "a picture", "picture.txt")
+
+    def found() -> list[Any]:
+        return [run for run in pruning.old_runs(tracker, [], 30) if run.info.run_id == old]
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mlflow.store.tracking.sqlalchemy_store.SqlAlchemyStore._hard_delete_run", killed)
+        with pytest.raises(KeyboardInterrupt):
+            pruning.remove_runs(tracker, found(), pytest.fail)
+    pruning.remove_runs(tracker, found(), pytest.fail)
+    assert found() == []
+    assert [path.parent.parent.name for path in (tmp_path / "artefacts").rglob("picture.txt")] == [other]
+    client.restore_experiment(foreign)
+    assert client.get_run(within).info.status == "RUNNING"
+
+
+def killed(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_the_command(
     done: Path, tracked: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
