@@ -41,11 +41,12 @@ def prune(project: Project, days: float, *, dry: bool) -> None:
     Whatever can stop that (a worktree that cannot be read, a registry that is away) comes before the first removal.
     """
     from flows.checkout import pruning
+    from flows.records.old_runs import all_versions, old_runs, remove_runs
     from pipeline.tracking import Tracker
 
     tracker = Tracker(project.root)
-    versions = pruning.all_versions(tracker)
-    runs = pruning.old_runs(tracker, versions, days)
+    versions = all_versions(tracker)
+    runs = old_runs(tracker, versions, days)
     commits = pruning.commits_of_versions(project.root, versions)
     used = pruning.used_objects(project.root, commits)
     folders = pruning.old_checkpoints(project.root, project.params, days)
@@ -57,7 +58,7 @@ def prune(project: Project, days: float, *, dry: bool) -> None:
         print(f"{verb} MLflow run {run.info.run_id} ({run.info.run_name})")
     if not dry:
         pruning.remove_folders(folders)
-        pruning.remove_runs(tracker, runs, say)
+        remove_runs(tracker, runs, say)
     count = pruning.collect_cache(project.root, used, days, dry=dry)
     kept = f"kept are younger ones and those of the checkout and of {len(commits)} commits"
     print(f"{verb} {count} objects of DVC's cache; {kept}")

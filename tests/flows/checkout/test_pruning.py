@@ -9,14 +9,12 @@ from typing import Any
 
 import pytest
 import yaml
-from mlflow import MlflowClient
 
 from flows.checkout import pruning
 from flows.checkout.exclusive import alone
 from flows.prune import main
 from pipeline.lineage import NOT_OF_THE_MODEL, entries_hash, lock_entries
 from pipeline.params import parse_params
-from pipeline.tracking import PARENT, Tracker
 from tests.stub_checkout import PARAMS, call, dvc
 
 LONG_AGO = 40 * pruning.DAY
@@ -117,71 +115,6 @@ def test_young_objects_stay_and_what_young_folders_list(done: Path) -> None:
     os.utime(path_of(done, added["young"]))
     assert pruning.collect_cache(done, pruning.used_objects(done, []), 30, dry=False) == 2
     assert cached(done) == {added["young"], listed["young"], *outputs(done)}
-
-
-def run_of(client: MlflowClient, experiment: str, days: float, **tags: str) -> str:
-    """Make a run that ended so many days ago."""
-    then = int((time.time() - days * pruning.DAY) * 1000)
-    named = {name.replace("_", "."): value for name, value in tags.items()}
-    run = client.create_run(experiment, start_time=then, tags=named)
-    client.set_terminated(run.info.run_id, end_time=then)
-    return str(run.info.run_id)
-
-
-@pytest.mark.slow
-def test_old_runs_but_not_those_that_versions_come_from(tracked: str, tmp_path: Path) -> None:
-    tracker = Tracker(tmp_path)
-    client = tracker.client
-    tracker.experiment = client.create_experiment("pruned")
-
-    def run(days: float, parent: str = "", original: str = "") -> str:
-        tags = {name: value for name, value in {PARENT: parent, pruning.ORIGINAL: original}.items() if value}
-        return run_of(client, tracker.experiment, days, **tags)
-
-    trained_in = run(50)
-    trained, dropped = run(50, trained_in), run(50, trained_in)
-    pipeline = run(40)
-    registered, member = run(40, pipeline), run(40, pipeline, original=trained)
-    young, old = run(3), run(40)
-    open_still = client.create_run(tracker.experiment, start_time=1).info.run_id
-    versions = [SimpleNamespace(run_id=registered, tags={})]
-    found = pruning.old_runs(tracker, versions, 30)
-    assert {one.info.run_id for one in found} == {old, dropped}
-    pruning.remove_runs(tracker, found, pytest.fail)
-    left = {one.info.run_id for one in client.search_runs([tracker.experiment])}
-    assert left == {trained_in, trained, pipeline, registered, member, young, open_still}
-
-
-def test_a_run_goes_with_its_artefacts_and_takes_nothing_else_along(
-    tracked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What others have deleted in the same store stays theirs to restore, and a kill in between is made up for."""
-    tracker = Tracker(tmp_path)
-    client = tracker.client
-    foreign = client.create_experiment("foreign")
-    within = client.create_run(foreign).info.run_id
-    client.delete_experiment(foreign)
-    tracker.experiment = client.create_experiment("emptied", (tmp_path / "artefacts").as_uri())
-    old, other = (run_of(client, tracker.experiment, 40) for _ in range(2))
-    for run in (old, other):
-        client.log_text(run, "a picture", "picture.txt")
-
-    def found() -> list[Any]:
-        return [run for run in pruning.old_runs(tracker, [], 30) if run.info.run_id == old]
-
-    with monkeypatch.context() as patch:
-        patch.setattr("mlflow.store.tracking.sqlalchemy_store.SqlAlchemyStore._hard_delete_run", killed)
-        with pytest.raises(KeyboardInterrupt):
-            pruning.remove_runs(tracker, found(), pytest.fail)
-    pruning.remove_runs(tracker, found(), pytest.fail)
-    assert found() == []
-    assert [path.parent.parent.name for path in (tmp_path / "artefacts").rglob("picture.txt")] == [other]
-    client.restore_experiment(foreign)
-    assert client.get_run(within).info.status == "RUNNING"
-
-
-def killed(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 def test_the_command(
