@@ -16,8 +16,8 @@ from pipeline.project import Project
 def parser() -> argparse.ArgumentParser:
     root = argparse.ArgumentParser(
         prog="python -m flows.prune",
-        description="Remove old checkpoints, objects of DVC's cache and MLflow runs, but nothing that the registry "
-        "refers to.",
+        description="Remove old checkpoints, experiments, objects of DVC's cache and MLflow runs, but nothing that the "
+        "registry refers to.",
     )
     root.add_argument("--dry-run", action="store_true", help="say what would be removed; remove nothing")
     root.add_argument("--days", type=float, metavar="N", help="in place of flow.keep_days")
@@ -48,16 +48,18 @@ def prune(project: Project, days: float, *, dry: bool) -> None:
     versions = all_versions(tracker)
     runs = old_runs(tracker, versions, days)
     commits = pruning.commits_of_versions(project.root, versions)
-    used = pruning.used_objects(project.root, commits)
+    experiments = pruning.old_experiments(project.root, days)
+    used = pruning.used_objects(project.root, commits, without=experiments)
     folders = pruning.old_checkpoints(project.root, project.params, days)
 
     verb = "would remove" if dry else "removes"
-    for folder in folders:
+    for folder in [*folders, *experiments]:
         print(f"{verb} {folder.relative_to(project.root)}")
     for run in runs:
         print(f"{verb} MLflow run {run.info.run_id} ({run.info.run_name})")
     if not dry:
         pruning.remove_folders(folders)
+        pruning.remove_experiments(project.root, experiments)
         remove_runs(tracker, runs, say)
     count = pruning.collect_cache(project.root, used, days, dry=dry)
     kept = f"kept are younger ones and those of the checkout and of {len(commits)} commits"

@@ -1,4 +1,4 @@
-"""What a checkout needs no more: checkpoints of recipes that are gone, old objects of DVC's cache.
+"""What a checkout needs no more: checkpoints of recipes that are gone, old experiments, old objects of DVC's cache.
 
 What the registry refers to always stays: the commits that its versions were made from, with all that their `dvc.lock`
 names.
@@ -15,6 +15,7 @@ import yaml
 
 from flows.checkout.git import LOCK, git
 from pipeline.errors import ChorusError
+from pipeline.exclusive import FOLDER
 from pipeline.lineage import NOT_OF_THE_MODEL, entries_hash
 from pipeline.params import Params
 
@@ -37,6 +38,12 @@ def old_checkpoints(root: Path, params: Params, days: float) -> list[Path]:
         found += sorted(folder.glob("*/*")) if folder.name in named else [folder]
     found += [path for path in sorted((root / ".warm").glob("*")) if path.name not in pinned]
     return [path for path in found if path.is_dir() and _touched(path) < oldest]
+
+
+def old_experiments(root: Path, days: float) -> list[Path]:
+    """Return the worktrees of experiments in which nothing has been written for so many days."""
+    oldest = time.time() - days * DAY
+    return [path for path in sorted((root / FOLDER / "experiments").glob("*")) if _touched(path) < oldest]
 
 
 def _touched(folder: Path) -> float:
@@ -68,13 +75,14 @@ def _lock_hash(root: Path, commit: str) -> str:
     return entries_hash({name: entry for name, entry in stages.items() if name not in NOT_OF_THE_MODEL})
 
 
-def used_objects(root: Path, commits: Collection[str]) -> set[Any]:
+def used_objects(root: Path, commits: Collection[str], without: Collection[Path] = ()) -> set[Any]:
     """Return the objects of DVC's cache that the checkout or one of the commits names.
 
-    Other worktrees of the same repository may use the same cache, so what they name is among them. Raises `ChorusError`
-    where one of them cannot be read.
+    Other worktrees of the same repository may use the same cache, so what they name is among them. without: worktrees
+    that are about to go. Raises `ChorusError` where one of the others cannot be read.
     """
-    return _named(root, commits).union(*(_named(other) for other in _worktrees(root)))
+    gone = {path.resolve() for path in without}
+    return _named(root, commits).union(*(_named(other) for other in _worktrees(root) if other not in gone))
 
 
 def _named(checkout: Path, commits: Collection[str] = ()) -> set[Any]:
@@ -119,6 +127,12 @@ def _worktrees(root: Path) -> list[Path]:
     lines = git(root, "worktree", "list", "--porcelain").splitlines()
     folders = [Path(line.removeprefix("worktree ")) for line in lines if line.startswith("worktree ")]
     return [folder for folder in folders if folder != root.resolve() and (folder / ".dvc").is_dir()]
+
+
+def remove_experiments(root: Path, folders: Collection[Path]) -> None:
+    """Remove worktrees from the disk and from git's list, also those that a kill left half removed."""
+    remove_folders(folders)
+    git(root, "worktree", "prune")
 
 
 def remove_folders(folders: Collection[Path]) -> None:

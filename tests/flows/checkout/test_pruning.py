@@ -117,6 +117,26 @@ def test_young_objects_stay_and_what_young_folders_list(done: Path) -> None:
     assert cached(done) == {added["young"], listed["young"], *outputs(done)}
 
 
+def test_experiments_go_with_what_they_alone_had_in_the_cache(here: Path, tracked: str, tmp_path: Path) -> None:
+    oids = {}
+    for name in ("old", "young"):
+        folder = here / ".chorus" / "experiments" / name
+        call(here, "git", "worktree", "add", "-q", "--detach", str(folder))
+        dvc(folder, "cache", "dir", "--local", str(here / ".dvc" / "cache"))
+        (folder / "source.txt").write_text(name)
+        dvc(folder, "repro", "-q", "ingest")
+        (oids[name],) = outputs(folder) - outputs(here)
+        (folder / "link").symlink_to(here / "nothing")
+    age(here)
+    old = here / ".chorus" / "experiments" / "old"
+    for path in [old, *old.rglob("*")]:
+        os.utime(path, (time.time() - LONG_AGO,) * 2, follow_symlinks=False)
+    assert main(["--days", "30"]) == 0
+    assert not old.exists()
+    assert str(old) not in call(here, "git", "worktree", "list")
+    assert cached(here) & set(oids.values()) == {oids["young"]}
+
+
 def test_the_command(
     done: Path, tracked: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
