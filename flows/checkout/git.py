@@ -1,5 +1,6 @@
 """The commit of `dvc.lock`."""
 
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -7,15 +8,26 @@ from typing import Any
 import yaml
 
 from flows.planning.graph import family
-from pipeline.errors import ChorusError
+from flows.stages.process import captured
+from pipeline.errors import ChorusError, PassingError
 
 LOCK = "dvc.lock"
 PARAMS = "params.yaml"
+FETCHING = 3600.0  # seconds that a fetch may take; a run that waits holds the clone
 
 
-def git(root: Path, *arguments: str) -> str:
-    """Return the output of a git command; raises `ChorusError` with git's own words where it fails."""
-    done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)
+def git(root: Path, *arguments: str, limit: float | None = None) -> str:
+    """Return the output of a git command; raises `ChorusError` with git's own words where it fails.
+
+    It cannot ask for a password: at night nobody would answer. limit: seconds, after which it is ended and
+    `PassingError` is raised.
+    """
+    environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
+    try:
+        done = captured(["git", "-C", str(root), *arguments], Path(), environment, limit)
+    except subprocess.TimeoutExpired as error:
+        what = f"git {arguments[0]} in {root} did not end within {error.timeout / 60:g} minutes"
+        raise PassingError(f"{what}: try it in a terminal, and start again when the other side answers") from None
     if done.returncode:
         raise ChorusError(f"git {arguments[0]}: {done.stderr.strip() or done.stdout.strip()}")
     return done.stdout

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from flows.checkout.dvc_command import dvc
-from flows.checkout.git import git
+from flows.checkout.dvc_command import PULLING, dvc
+from flows.checkout.git import FETCHING, git
 from pipeline.errors import ChorusError
 from pipeline.project import Project
 
@@ -19,7 +19,7 @@ def newer(root: Path) -> str | None:
     except ChorusError:
         remedy = "say which it follows: `git branch --set-upstream-to origin/main`"
         raise ChorusError(f"the branch of {root} has no upstream; {remedy}") from None
-    git(root, "fetch", "--quiet")
+    git(root, "fetch", "--quiet", limit=FETCHING)
     commit = git(root, "rev-parse", "@{upstream}").strip()
     return None if git(root, "merge-base", "HEAD", commit).strip() == commit else commit
 
@@ -35,5 +35,5 @@ def update(root: Path, say: Callable[[str], None]) -> Project:
         say(f"now at {git(root, 'log', '-1', '--format=%h %s').strip()}")
         if dvc(root, "remote", "list").strip():
             # What the remote lacks is computed here.
-            dvc(root, "pull", "--quiet", "--allow-missing")
+            dvc(root, "pull", "--quiet", "--allow-missing", limit=PULLING)
     return Project.load(root)

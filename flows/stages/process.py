@@ -143,6 +143,43 @@ def _kill_group(group: int) -> None:
         os.killpg(group, signal.SIGKILL)
 
 
+def captured(
+    command: Sequence[str], folder: Path, environment: Mapping[str, str], limit: float | None = None
+) -> "subprocess.CompletedProcess[str]":
+    """Run a command that has nobody to ask to its end and return it with its output.
+
+    It is no part of the terminal's group, so that Ctrl-C there does not cut it in the middle of a write. Where this
+    function is left early, the command's whole group is told to end, by which git removes its lock files.
+
+    limit: seconds; raises `subprocess.TimeoutExpired` after them.
+    """
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        env=dict(environment),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        output, errors = process.communicate(timeout=limit)
+    except BaseException:
+        _end_group(process)
+        raise
+    return subprocess.CompletedProcess(command, process.returncode, output, errors)
+
+
+def _end_group(process: "subprocess.Popen[str]") -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        process.communicate(timeout=GRACE)
+    _kill_group(process.pid)
+    process.wait()
+
+
 @contextmanager
 def stopping_on_signals(processes: Processes, say: Callable[[str], None]) -> Iterator[None]:
     """Let Ctrl-C, SIGTERM and a closed terminal end all commands in good order while the context lasts.
