@@ -27,13 +27,14 @@ def newer(root: Path) -> str | None:
 def update(root: Path, say: Callable[[str], None]) -> Project:
     """Take over the upstream's commits and what its `dvc.lock` names, as far as the DVC remote has it.
 
-    Returns the project as it is then. Raises `ChorusError` where the branches have gone different ways, and where files
-    that were changed here would be overwritten.
+    What an earlier call did not bring, as it was killed or the remote was away, this one does: that asks the remote for
+    what is missing alone. Returns the project as it is then. Raises `ChorusError` where the branches have gone
+    different ways, where files that were changed here would be overwritten, and where the pull fails.
     """
     if commit := newer(root):
         git(root, "merge", "--quiet", "--ff-only", commit)
         say(f"now at {git(root, 'log', '-1', '--format=%h %s').strip()}")
-        if dvc(root, "remote", "list").strip():
-            # What the remote lacks is computed here.
-            dvc(root, "pull", "--quiet", "--allow-missing", limit=PULLING)
+    if dvc(root, "remote", "list").strip():
+        # What the remote lacks is computed here.
+        dvc(root, "pull", "--quiet", "--allow-missing", limit=PULLING)
     return Project.load(root)

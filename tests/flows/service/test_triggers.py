@@ -11,7 +11,7 @@ from flows.checkout.upstream import update
 from flows.service.triggers import mark, new_commit, new_data
 from pipeline.errors import ChorusError
 from pipeline.project import Project
-from tests.stub_checkout import call
+from tests.stub_checkout import call, dvc
 
 
 def test_changed_data_are_one_reason_until_they_are_read(done: Path) -> None:
@@ -78,6 +78,24 @@ def test_a_commit_upstream_is_found_and_taken_over(done: Path, clone: Path) -> N
     assert update(clone, said.append).params.families["x"].lr == 0.3
     assert said[0].endswith("Learn faster")
     assert new_commit(project) is None
+
+
+def test_what_a_remote_that_was_away_did_not_bring_comes_the_next_time(done: Path, clone: Path, tmp_path: Path) -> None:
+    for root in (done, clone):
+        # Nothing listens there, which DVC takes for a remote that lacks everything.
+        dvc(root, "remote", "add", "-q", "--local", "--default", "there", "http://127.0.0.1:9/remote")
+    (done / "source.txt").write_text("other images")
+    dvc(done, "repro", "-q")
+    call(done, "git", "commit", "-qam", "Other images")
+    said: list[str] = []
+    update(clone, said.append)
+    assert not (clone / "registered.txt").exists()
+    for root in (done, clone):
+        dvc(root, "remote", "modify", "-q", "--local", "there", "url", str(tmp_path / "remote"))
+    dvc(done, "push", "-q")
+    update(clone, said.append)
+    assert (clone / "registered.txt").read_text() == (done / "registered.txt").read_text()
+    assert len(said) == 1
 
 
 def test_branches_that_went_different_ways_are_left_to_people(done: Path, clone: Path) -> None:
