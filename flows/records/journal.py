@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,6 +25,7 @@ from flows.stages.execution import FAILED, RAN
 from pipeline.errors import ChorusError
 from pipeline.files import write_bytes, write_text
 from pipeline.params.redaction import redact
+from pipeline.tracking import is_alive, process_identity
 
 COMPLETED, REFUSED, IDLE, KILLED, RUNNING = "completed", "refused", "nothing to do", "killed", "running"
 LOCAL = "local"  # the driver that runs stages on this machine
@@ -75,16 +77,7 @@ class _Open(BaseModel):
     """The first line of the file of a run that goes on: its entry as it began, and the process that it goes on in."""
 
     entry: Entry
-    pid: int
-    born: float  # when the process began, in seconds since 1970: process ids are used again
-
-    @property
-    def alive(self) -> bool:
-        try:
-            process = psutil.Process(self.pid)
-            return abs(process.create_time() - self.born) < 1 and process.status() != psutil.STATUS_ZOMBIE
-        except psutil.Error:
-            return False
+    process: str  # see `pipeline.tracking.process_identity`
 
 
 class Book:
@@ -98,7 +91,7 @@ class Book:
         self._stages: list[StageEntry] = []
         self._lock = threading.Lock()
         self._path = _folder(root) / f"{entry.id}.jsonl"
-        opened = _Open(entry=entry, pid=os.getpid(), born=psutil.Process().create_time())
+        opened = _Open(entry=entry, process=process_identity(psutil.Process()))
         with _saying_faults():
             write_text(self._path, opened.model_dump_json() + "\n")
 
@@ -171,18 +164,25 @@ def append(root: Path, entry: Entry) -> None:
     path = _path(root)
     path.parent.mkdir(exist_ok=True)
     line = entry.model_dump_json().encode() + b"\n"
-    with path.with_suffix(".lock").open("a") as lock, path.open("ab+", buffering=0) as file:
+    with path.with_suffix(".lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if (end := file.seek(0, os.SEEK_END)) > 0:
-            file.seek(end - 1)
-            # A line that a crash tore off stays alone.
-            line = line if file.read(1) == b"\n" else b"\n" + line
-        if file.write(line) < len(line):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        os.fsync(file.fileno())
-        if end + len(line) > LARGEST:
+        # Not opened sooner: whoever held the lock may have put another file in its place.
+        with path.open("ab+", buffering=0) as file:
+            _write_last(file, line)
+            end = file.tell()
+        if end > LARGEST:
             _, _, newer = path.read_bytes()[-LARGEST // 2 :].partition(b"\n")
             write_bytes(path, newer)
+
+
+def _write_last(file: FileIO, line: bytes) -> None:
+    if (end := file.seek(0, os.SEEK_END)) > 0:
+        file.seek(end - 1)
+        # A line that a crash tore off stays alone.
+        line = line if file.read(1) == b"\n" else b"\n" + line
+    if file.write(line) < len(line):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file.name))
+    os.fsync(file.fileno())
 
 
 def read(root: Path) -> list[Entry]:
@@ -229,9 +229,9 @@ def _unfinished(path: Path) -> Entry | None:
     except (FileNotFoundError, ValueError):
         return None
     stages = tuple(stage for line in rest if (stage := _parsed(StageEntry, line)) is not None)
-    if opened.alive:
+    if is_alive(opened.process):
         return opened.entry.model_copy(update={"stages": stages, "ended": now()})
-    said = {"state": KILLED, "message": f"process {opened.pid} is gone"}
+    said = {"state": KILLED, "message": f"process {opened.process.rsplit(':', 2)[1]} is gone"}
     return opened.entry.model_copy(update={"stages": stages, "ended": wrote, **said})
 
 

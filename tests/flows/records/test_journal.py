@@ -1,6 +1,9 @@
 """Every run leaves its line, also one that was refused, failed or killed."""
 
+import fcntl
 import json
+import os
+import platform
 import subprocess
 import sys
 import threading
@@ -15,6 +18,7 @@ from flows.records.journal import TRIGGER, StageEntry, keeping, read, running
 from flows.records.reasons import Account
 from flows.stages.execution import CLEAN, FAILED, RAN, RESTORED, SKIPPED, Outcome
 from pipeline.errors import ChorusError
+from pipeline.files import write_bytes
 
 # A run that is killed in the middle: the book is open, one stage was entered, a second one half.
 KILLED = """\
@@ -111,7 +115,7 @@ def test_a_run_killed_while_it_ended_counts_once(checkout: Path) -> None:
     with keeping(checkout, "a") as book:
         left = (checkout / ".chorus" / "runs" / "a.jsonl").read_text()
         book.end("failed", "why")
-    dead = json.loads(left) | {"born": 0.0}
+    dead = json.loads(left) | {"process": f"{platform.node()}:{os.getpid()}:0.00"}
     (checkout / ".chorus" / "runs" / "a.jsonl").write_text(json.dumps(dead) + "\n")
     journal.enter_refused(checkout, "wrong")
     assert [entry.state for entry in read(checkout)] == ["failed", "refused"]
@@ -124,6 +128,30 @@ def test_an_old_journal_is_cut(checkout: Path, monkeypatch: pytest.MonkeyPatch) 
     kept = [entry.message for entry in read(checkout)]
     assert kept == [f"number {number}" for number in range(40 - len(kept), 40)]
     assert 5 < len(kept) < 40
+
+
+def test_a_line_goes_to_the_journal_that_was_cut_while_it_waited(checkout: Path) -> None:
+    journal.enter_refused(checkout, "before")
+    path = checkout / ".chorus" / "journal.jsonl"
+    with path.with_suffix(".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        waiting = threading.Thread(target=journal.enter_refused, args=(checkout, "waited"))
+        waiting.start()
+        waiting.join(1)
+        assert waiting.is_alive()
+        write_bytes(path, b"")
+    waiting.join()
+    assert [entry.message for entry in read(checkout)] == ["waited"]
+
+
+def test_a_run_lives_though_the_clock_was_set(checkout: Path) -> None:
+    """The time of the boot, from which starts are counted, moves with it."""
+    with keeping(checkout, "a"):
+        path = checkout / ".chorus" / "runs" / "a.jsonl"
+        opened = json.loads(path.read_text())
+        process, _, start = opened["process"].rpartition(":")
+        path.write_text(json.dumps(opened | {"process": f"{process}:{float(start) - 3:.2f}"}) + "\n")
+        assert [entry.state for entry in running(checkout)] == ["running"]
 
 
 def test_a_journal_that_cannot_be_written_stops_nothing(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
