@@ -22,12 +22,20 @@ from flows.planning.graph import require_checkout
 from flows.records import journal
 from flows.records.journal import COMPLETED, IDLE, KILLED, REFUSED, RUNNING, Entry
 from flows.records.logs import last_progress
-from flows.stages.execution import FAILED, RAN, SKIPPED, STOPPED
+from flows.stages.execution import FAILED, GIVEN_UP, RAN, SKIPPED, STOPPED
 from pipeline.errors import ChorusError
 
 SCHEMA = 1
 WIDEST = 2000  # columns of a line where nobody looks at a terminal: pipes get whole lines
-COLOURS = {FAILED: "red", KILLED: "red", REFUSED: "red", STOPPED: "yellow", SKIPPED: "yellow", COMPLETED: "green"}
+COLOURS = {
+    FAILED: "red",
+    KILLED: "red",
+    REFUSED: "red",
+    GIVEN_UP: "yellow",
+    STOPPED: "yellow",
+    SKIPPED: "yellow",
+    COMPLETED: "green",
+}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -56,7 +64,7 @@ def costs(runs: Sequence[Entry]) -> dict[str, dict[str, float]]:
     spent: dict[str, list[float]] = {}
     for entry in reversed(runs):
         for stage in entry.stages:
-            if stage.what in (RAN, FAILED, STOPPED):
+            if stage.what in (RAN, FAILED, GIVEN_UP, STOPPED):
                 spent.setdefault(stage.stage, []).append(stage.seconds)
     return {
         name: {"times": len(seconds), "mean_seconds": round(fmean(seconds), 3), "total_seconds": round(sum(seconds), 3)}
@@ -129,8 +137,8 @@ def print_status(root: Path, runs: Sequence[Entry], console: Console) -> None:
 
 
 def _trouble(entry: Entry) -> str:
-    """What went wrong in a run, in one line: the stages that failed and why, or the run's own message."""
-    failed = [f"{stage.stage}: {stage.why}" for stage in entry.stages if stage.what == FAILED]
+    """What went wrong in a run, in one line: the stages that failed or were given up and why, or its own message."""
+    failed = [f"{stage.stage}: {stage.why}" for stage in entry.stages if stage.what in (FAILED, GIVEN_UP)]
     return "; ".join(failed) or (entry.message.splitlines() or [""])[0]
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from flows.records.journal import TRIGGER, StageEntry, enter_refused, keeping
 from flows.records.logs import JsonLog
-from flows.stages.execution import CLEAN, FAILED, RAN, SKIPPED
+from flows.stages.execution import CLEAN, FAILED, GIVEN_UP, RAN, SKIPPED
 from flows.status import main
 
 
@@ -54,6 +54,19 @@ def test_runs_costs_and_reasons(lived_in: Path, capsys: pytest.CaptureFixture[st
     assert "train@x failed 50.0 75.0 150.0 3 out of memory [x]" in lines
     assert "fuse not run train@x went wrong" in lines
     assert "all 50.0 152.0" in lines
+
+
+def test_a_family_that_was_given_up_has_its_price_and_its_reason(
+    checkout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with keeping(checkout, "a") as book:
+        book.add(StageEntry(stage="train@x", what=GIVEN_UP, seconds=7200.0, why="no longer finite"))
+        book.add(StageEntry(stage="fuse", what=RAN, seconds=10.0))
+    assert main([]) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert any(line.endswith("1 given up, 1 ran train@x: no longer finite") for line in lines)
+    assert "train@x given up 7200.0 7200.0 7200.0 no longer finite" in lines
+    assert "all 7210.0 7210.0" in lines
 
 
 def test_json(lived_in: Path, capsys: pytest.CaptureFixture[str]) -> None:
