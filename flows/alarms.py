@@ -9,7 +9,7 @@ import sys
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from flows.service.server import HEARTBEAT, connect
+from flows.service.server import HEARTBEAT, configured, connect
 from pipeline.errors import ChorusError
 from pipeline.params.redaction import redact
 
@@ -115,11 +115,9 @@ def main(argv: list[str] | None = None) -> int:
             raise ChorusError(f"--silent-after {options.silent_after}: Prefect looks every 10 s at the earliest")
         if options.webhook is not None and not options.webhook.startswith(("http://", "https://")):
             raise ChorusError("--webhook: an address that begins with https:// or http:// is needed")
-        connect(say)
-        from prefect.settings import PREFECT_API_URL
-
-        if not PREFECT_API_URL.value():
+        if configured() is None:
             raise ChorusError("automations need a Prefect server that stays: set PREFECT_API_URL to its address")
+        connect(say)
         for name in put(options.webhook, options.silent_after):
             print(f"alarms  {name}")
     except ChorusError as error:

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from flows.planning.graph import require_checkout
 from flows.records.journal import LOCAL
 from flows.retrain import count, names, say
-from flows.service.server import connect
+from flows.service.server import configured, connect
 from flows.service.serving import serve
 from flows.stages.runners import RUNNERS
 from pipeline.errors import ChorusError
@@ -102,17 +102,16 @@ def deploy(options: argparse.Namespace, root: Path) -> None:
     """Serve until a signal ends it; what runs then is ended too, in good order."""
     Project.load(root)
     require_checkout(root)
+    server = configured()
     schedule_of(options)
     if unknown := [kind for kind in options.watch if kind not in KINDS]:
         raise ChorusError(f"--watch {unknown[0]}: there are {', '.join(KINDS)}")
-    connect(say)
-    from prefect.settings import PREFECT_API_URL
-
-    if not PREFECT_API_URL.value():
+    if server is None:
         raise ChorusError(
             "a schedule needs a Prefect server that stays: start one (`prefect server start`) and set "
             "PREFECT_API_URL=http://127.0.0.1:4200/api"
         )
+    connect(say)
     served = deployments(options)
     for deployment in served:
         say(f"serving {deployment.flow_name}/{deployment.name} of {root}")

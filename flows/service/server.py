@@ -21,17 +21,26 @@ DEFAULTS = {
 }
 
 
+def configured() -> str | None:
+    """Return the address of the server that Prefect's settings name, None where a temporary one would be started.
+
+    What imports Prefect has to call this first: the settings are read then.
+    """
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    from prefect.settings import PREFECT_API_URL
+
+    return PREFECT_API_URL.value() or None
+
+
 def connect(say: Callable[[str], None], meanwhile: Callable[[], None] = lambda: None) -> None:
     """Reach the configured server, or start a temporary one; raises `ChorusError` where neither answers.
 
     meanwhile: what can be done while that server starts, in a process of its own.
     """
-    for name, value in DEFAULTS.items():
-        os.environ.setdefault(name, value)
+    address = configured()
     from prefect.client.orchestration import get_client
-    from prefect.settings import PREFECT_API_URL
 
-    address = PREFECT_API_URL.value()
     say(f"connecting to Prefect at {address}" if address else "starting Prefect's temporary server (about 10 s) …")
     problems: list[BaseException | None] = []
 
