@@ -57,8 +57,10 @@ class Copies:
             last = ended.wait(LOOKING)
             try:
                 before = self._copy(before)
-            except OSError as error:  # a store that is away must not end a training
-                print(f"checkpoints cannot be copied to {self.base} ({error}); trying on", flush=True)
+            except Exception as error:
+                # A store that is away must not end a training, and each library says that in its own way.
+                what = f"{type(error).__name__}: {error}"
+                print(f"checkpoints cannot be copied to {self.base} ({what}); trying on", flush=True)
 
     def _copy(self, before: Seen) -> Seen:
         now = self._present()

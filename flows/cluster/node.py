@@ -19,13 +19,16 @@ from typing import Any
 
 from flows.cluster.order import Order
 from flows.cluster.surroundings import differences, missing, surroundings
+from pipeline.exits import CAN_PASS
 
 FOLDER = "CHORUS_NODE_FOLDER"  # environment: where a node keeps its clones and DVC's cache
 STOP, KILL = "stop", "kill"  # lines on the standard input: end the stage in good order, or at once
 
 
 def main() -> int:
-    """Carry out one order; return DVC's status, 2 where the machine lacks something, 124 where the stage took too long.
+    """Carry out one order; return DVC's status, 2 where the machine lacks something, 124 where something took too long.
+
+    Transfers that failed have the status 75, for a remote may answer later.
 
     Arguments: a folder with the repository, and the file that the stage's lock entry is written to, as JSON.
     """
@@ -118,12 +121,12 @@ class Job:
         stage = self.order.stage
         # `repro --pull` takes inputs that are missing for unchanged, and would fetch the results of former ones.
         inputs = ["pull", "--quiet", *self.order.upstream]
-        if self.order.upstream and (status := self.dvc(*inputs)):
-            return status
+        if self.order.upstream and self.dvc(*inputs):
+            return CAN_PASS
         if status := self.reproduce(stage):
             return status
-        if status := self.dvc("push", "--quiet", "--run-cache", stage):
-            return status
+        if self.dvc("push", "--quiet", "--run-cache", stage):
+            return CAN_PASS
         result.write_text(json.dumps(lock_entry(self.clone / "dvc.lock", stage)), encoding="utf-8")
         return 0
 
@@ -131,16 +134,18 @@ class Job:
         """Compute the stage, on from the checkpoint of a node that was lost where there is a copy of it."""
         command = ["repro", "--single-item", "--pull", stage, *(["--force"] if self.order.force else [])]
         if not self.order.checkpoints:
-            return self.dvc(*command, limit=self.order.limit)
+            return self.dvc(*command)
         from flows.cluster.checkpoints import Copies
 
         copies = Copies(self.order.checkpoints, stage, self.clone)
-        if copies.bring():
-            say(f"checkpoints of {stage} came from {self.order.checkpoints}")
+        with going_on("bring checkpoints"):
+            if copies.bring():
+                say(f"checkpoints of {stage} came from {self.order.checkpoints}")
         with copies.kept():
-            status = self.dvc(*command, limit=self.order.limit)
+            status = self.dvc(*command)
         if status == 0:
-            copies.drop()
+            with going_on("remove the copies of checkpoints"):
+                copies.drop()
         return status
 
     def settle(self) -> None:
@@ -157,12 +162,21 @@ class Job:
     def git(self, *arguments: str) -> None:
         subprocess.run(["git", "-C", str(self.clone), *arguments], check=True, stdin=subprocess.DEVNULL)
 
-    def dvc(self, *arguments: str, limit: float | None = None) -> int:
+    def dvc(self, *arguments: str) -> int:
         from flows.stages.execution import stage_environment
 
         environment = stage_environment(self.order.threads) | dict(self.order.environment)
         command = [sys.executable, "-m", "dvc", *arguments]
-        return int(self.processes.run(command, self.clone, environment, say, limit))
+        return int(self.processes.run(command, self.clone, environment, say, self.order.limit))
+
+
+@contextmanager
+def going_on(errand: str) -> Iterator[None]:
+    """Say what went wrong on an errand that a stage can do without, whatever library it comes from."""
+    try:
+        yield
+    except Exception as error:
+        say(f"cannot {errand} ({type(error).__name__}: {error}); going on")
 
 
 def configure(clone: Path, remote: tuple[str, Any]) -> None:

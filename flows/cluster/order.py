@@ -14,7 +14,7 @@ class Order:
     in which all stages above are recorded, empty where there is none.
     remote: name and settings of the DVC remote. threads: of the stage. surroundings: the head's, to compare with.
     environment: variables that the stage gets from the head. checkpoints: address that they are kept at, if at any.
-    limit: seconds that the stage may take.
+    limit: seconds that the stage may take, and each of the transfers before and after it.
     """
 
     stage: str

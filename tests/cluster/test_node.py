@@ -20,6 +20,7 @@ from flows.cluster.order import Order
 from flows.cluster.station import START
 from flows.cluster.surroundings import surroundings
 from flows.stages.execution import OVERDUE
+from pipeline.exits import CAN_PASS
 from tests.cluster.conftest import end
 from tests.stub_checkout import call, dvc
 
@@ -88,6 +89,12 @@ def test_a_node_computes_on_the_inputs_of_the_lock_and_not_on_former_ones(with_r
     dvc(with_remote, "repro", "-q", "-s", "train@x")
     after = yaml.safe_load((with_remote / "dvc.lock").read_text())["stages"]
     assert node.result == after["train@x"] != before["train@x"]
+
+
+def test_a_transfer_that_fails_can_pass(with_remote: Path, tmp_path: Path) -> None:
+    """The head has pushed nothing here: to a node a remote that lacks the inputs looks as one that is away."""
+    process = Node(with_remote, tmp_path / "node").begin(stage="train@x", upstream=["ingest"])
+    assert process.wait(timeout=100) == CAN_PASS
 
 
 def test_a_node_ends_a_stage_that_takes_too_long(with_remote: Path, tmp_path: Path) -> None:

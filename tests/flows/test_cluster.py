@@ -8,12 +8,20 @@ import pytest
 import yaml
 
 from flows.cluster.connection import connected, gpu_share
+from flows.cluster.execution import AWAY, ClusterExecution
 from flows.cluster.handover import check_tracking, prepare, usable_remote
 from flows.cluster.lock import read_lock, record_entry
-from flows.cluster.node import leased_clone
+from flows.cluster.node import Job, leased_clone
+from flows.cluster.order import Order
 from flows.cluster.surroundings import differences, missing, surroundings
+from flows.devices.slots import Pool
+from flows.planning.graph import read_graph
+from flows.stages.attempts import Patience
+from flows.stages.execution import FAILED, stage_environment
+from flows.stages.process import Processes
 from pipeline.errors import ChorusError
 from pipeline.params import Compute
+from pipeline.project import Project
 from tests.stub_checkout import MLFLOW, call
 
 
@@ -107,6 +115,48 @@ def test_lock_as_it_goes_out_and_comes_back(done: Path) -> None:
     assert read_lock(done) == ""
     record_entry(done, "train@x", entry)
     assert yaml.safe_load(read_lock(done)) == {"schema": "2.0", "stages": {"train@x": entry}}
+
+
+def fail(*_: object) -> None:
+    raise RuntimeError("the store hiccups")
+
+
+def test_a_stage_does_not_fail_for_copies_of_its_checkpoints(
+    done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("fsspec")
+    for name in ("bring", "drop", "_copy"):
+        monkeypatch.setattr(f"flows.cluster.checkpoints.Copies.{name}", fail)
+    order = Order("ingest", [], "", "", ("there", {}), 1, {}, force=True, checkpoints=str(tmp_path / "kept"))
+    assert Job(order, done, tmp_path, Processes()).reproduce("ingest") == 0
+    said = capsys.readouterr().out
+    assert "cannot bring checkpoints (RuntimeError: the store hiccups); going on" in said
+    assert "(RuntimeError: the store hiccups); trying on" in said
+    assert "cannot remove the copies of checkpoints" in said
+
+
+def test_inputs_that_cannot_be_pushed_are_pushed_again(with_remote: Path) -> None:
+    handover, graph = prepare(with_remote), read_graph(with_remote)
+    project = Project.load(with_remote)
+    execution = ClusterExecution(
+        with_remote,
+        graph,
+        Pool([{}]),
+        Processes(),
+        stage_environment(1),
+        cluster=None,
+        handover=handover,
+        home=Pool([{}]),
+        project=project,
+        force=True,
+        patience=Patience(retries=1),
+    )
+    config = with_remote / ".dvc" / "config.local"
+    config.write_text(config.read_text().replace("url = ", "url = /proc/nowhere"))
+    said: list[str] = []
+    outcome = execution.run("train@x", [], said.append)
+    assert (outcome.what, outcome.attempts, outcome.passing) == (FAILED, 2, AWAY)
+    assert f"train@x: {AWAY}; attempt 2 of 2 in 0 s" in said
 
 
 def test_clones_are_held_by_one_each(tmp_path: Path) -> None:
