@@ -9,6 +9,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -149,9 +150,19 @@ class Job:
         return status
 
     def settle(self) -> None:
-        """Bring the clone to the order's commit and lock. What former stages left there goes."""
+        """Bring the clone to the order's commit and lock; one that cannot be brought there is made anew."""
+        try:
+            self.bring_to_commit()
+        except Exception as error:
+            say(f"the clone that a former stage left cannot be used ({error}): it is made anew")
+            empty(self.clone)
+            self.bring_to_commit()
+
+    def bring_to_commit(self) -> None:
+        """Check the order's commit out; what former stages left goes, their locks too."""
         if not (self.clone / ".git").exists():
             self.git("init", "--quiet")
+        free(self.clone)
         self.git("fetch", "--quiet", "--depth", "1", self.repository.resolve().as_uri(), self.order.commit)
         self.git("checkout", "--quiet", "--force", "--detach", self.order.commit)
         self.git("clean", "-ffdxq", "-e", "/.dvc", "-e", "/.checkpoints", "-e", "/.warm")
@@ -160,7 +171,9 @@ class Job:
         configure(self.clone, self.order.remote)
 
     def git(self, *arguments: str) -> None:
-        subprocess.run(["git", "-C", str(self.clone), *arguments], check=True, stdin=subprocess.DEVNULL)
+        # By name: from a damaged repository git would go on to one that the folder may lie in.
+        command = ["git", "-C", str(self.clone), "--git-dir=.git", "--work-tree=.", *arguments]
+        subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
 
     def dvc(self, *arguments: str) -> int:
         from flows.stages.execution import stage_environment
@@ -177,6 +190,25 @@ def going_on(errand: str) -> Iterator[None]:
         yield
     except Exception as error:
         say(f"cannot {errand} ({type(error).__name__}: {error}); going on")
+
+
+def free(clone: Path) -> None:
+    """Remove the locks that a killed job left; whoever holds the lease is alone in the clone."""
+    from flows.checkout.reaping import mend_path_locks
+
+    for lock in (clone / ".git").rglob("*.lock"):
+        lock.unlink()
+    mend_path_locks(clone, say)
+
+
+def empty(clone: Path) -> None:
+    """Remove all that a clone holds but its checkpoints, which say by themselves whether they are sound."""
+    for path in clone.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            if path.name != ".checkpoints":
+                shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def configure(clone: Path, remote: tuple[str, Any]) -> None:

@@ -97,6 +97,33 @@ def test_a_transfer_that_fails_can_pass(with_remote: Path, tmp_path: Path) -> No
     assert process.wait(timeout=100) == CAN_PASS
 
 
+@pytest.mark.parametrize("damage", ["locks", "repository", "configuration"])
+def test_what_a_killed_job_left_does_not_stop_the_next(with_remote: Path, tmp_path: Path, damage: str) -> None:
+    call(tmp_path, "git", "init", "-q")  # as in a home folder whose settings are in git
+    node = Node(with_remote, tmp_path / "node")
+    first = node.begin(stage="ingest", upstream=[], force=True)
+    assert first.stdout is not None
+    said = first.stdout.read()
+    assert first.wait() == 0, said
+    (clone,) = (tmp_path / "node").glob("*/clones/0")
+    (clone / ".checkpoints").mkdir()
+    if damage == "locks":
+        for name in (".git/index.lock", ".git/shallow.lock", ".git/HEAD.lock"):
+            (clone / name).touch()
+        (clone / ".dvc" / "tmp" / "rwlock").write_text('{"write": {"')
+    elif damage == "repository":
+        (clone / ".git" / "HEAD").write_text("")
+    else:
+        (clone / ".dvc" / "config.local").write_text("[core")
+    again = node.begin(stage="ingest", upstream=[], force=True)
+    assert again.stdout is not None
+    said = again.stdout.read()
+    assert again.wait() == 0, said
+    assert ("it is made anew" in said) == (damage != "locks")
+    assert (clone / ".checkpoints").is_dir()
+    assert not (tmp_path / "work.py").exists()
+
+
 def test_a_node_ends_a_stage_that_takes_too_long(with_remote: Path, tmp_path: Path) -> None:
     (with_remote / "work.py").write_text("import time\ntime.sleep(60)\n")
     call(with_remote, "git", "commit", "-qam", "Sleep")
