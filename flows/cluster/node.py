@@ -212,10 +212,16 @@ def empty(clone: Path) -> None:
 
 
 def configure(clone: Path, remote: tuple[str, Any]) -> None:
-    """Give the clone the head's remote, and the cache that it shares with the other clones of this machine."""
+    """Give the clone the head's remote, and the cache that it shares with the other clones of this machine.
+
+    Nobody else on the machine can read what is written, as the remote's settings may hold a secret.
+    """
     from dvc.config import Config
 
     name, settings = remote
+    written = clone / ".dvc" / Config.CONFIG_LOCAL
+    written.touch(mode=0o600)
+    written.chmod(0o600)  # of one that was there
     with Config(str(clone / ".dvc")).edit("local") as local:
         local["core"] = {"remote": name, "analytics": False, "check_update": False}
         local["cache"] = {"dir": str(clone.resolve().parents[1] / "cache")}

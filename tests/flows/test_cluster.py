@@ -11,7 +11,7 @@ from flows.cluster.connection import connected, gpu_share
 from flows.cluster.execution import AWAY, ClusterExecution
 from flows.cluster.handover import check_tracking, prepare, usable_remote
 from flows.cluster.lock import read_lock, record_entry
-from flows.cluster.node import Job, leased_clone
+from flows.cluster.node import Job, configure, leased_clone
 from flows.cluster.order import Order
 from flows.cluster.surroundings import differences, missing, surroundings
 from flows.devices.slots import Pool
@@ -157,6 +157,15 @@ def test_inputs_that_cannot_be_pushed_are_pushed_again(with_remote: Path) -> Non
     outcome = execution.run("train@x", [], said.append)
     assert (outcome.what, outcome.attempts, outcome.passing) == (FAILED, 2, AWAY)
     assert f"train@x: {AWAY}; attempt 2 of 2 in 0 s" in said
+
+
+def test_the_secret_of_the_remote_is_the_nodes_users_alone(done: Path) -> None:
+    written = done / ".dvc" / "config.local"
+    for _ in range(2):
+        configure(done, ("there", {"url": "s3://bucket", "secret_access_key": "told to nobody"}))
+        assert "told to nobody" in written.read_text()
+        assert written.stat().st_mode & 0o777 == 0o600
+        written.chmod(0o644)
 
 
 def test_clones_are_held_by_one_each(tmp_path: Path) -> None:
