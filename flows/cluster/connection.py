@@ -14,6 +14,7 @@ from flows.cluster.node import KILL, STOP
 from flows.cluster.order import Order
 from flows.stages.process import Processes
 from pipeline.errors import ChorusError
+from pipeline.exits import CAN_PASS
 from pipeline.params import Compute
 
 LISTENING = 1.0  # seconds that one question for new output waits on the node
@@ -33,7 +34,9 @@ class Cluster:
         self._cores, self.share = cores, share
 
     def run(self, order: Order, processes: Processes, on_line: Callable[[str], None]) -> tuple[int, Any]:
-        """Compute a stage on some node; return DVC's status (`LOST` where the node went) and the stage's lock entry.
+        """Compute a stage on some node; return DVC's status and the stage's lock entry.
+
+        The status is `LOST` where the node went, and `CAN_PASS` where Ray could not start or follow the stage.
 
         on_line: called with each line of the stage's output as it comes.
         """
@@ -44,8 +47,15 @@ class Cluster:
         try:
             return self._follow(actor, order, processes, on_line)
         except ray.exceptions.RayActorError as error:
-            on_line(f"the node was lost: {str(error).splitlines()[0]}")
+            first, *more = str(error).splitlines()
+            on_line(f"the node was lost: {first}")
+            for line in more[-1:]:  # where the actor did not get to life, the cause stands at the end
+                on_line(line)
             return LOST, None
+        except ray.exceptions.RayError as error:  # memory or its store full, an environment that cannot be made, …
+            for line in f"{type(error).__name__}: {error}".splitlines():
+                on_line(line)
+            return CAN_PASS, None
         finally:
             ray.kill(actor)
 

@@ -1,5 +1,7 @@
 """A graph on a cluster: the same lock entries as on one machine, whatever becomes of a node."""
 
+import io
+import tarfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -9,12 +11,16 @@ import psutil
 import pytest
 import yaml
 
+from flows.cluster.connection import LOST, connected
 from flows.cluster.execution import on_cluster
+from flows.cluster.order import Order
 from flows.devices.slots import Pool
 from flows.planning.graph import read_graph
-from flows.stages.attempts import Patience
+from flows.stages.attempts import Patience, what_can_pass
 from flows.stages.execution import RAN, STOPPED, Execution, Outcome, stage_environment
 from flows.stages.process import Processes
+from pipeline.exits import CAN_PASS
+from pipeline.params import Compute
 from pipeline.project import Project
 from tests.cluster.conftest import Nodes, until
 from tests.stub_checkout import MLFLOW, call, dvc, gone
@@ -157,3 +163,33 @@ def test_stopping_ends_stages_on_nodes(
     assert not any(outcome.succeeded for outcome in ended.values())
     assert gone(stage)
     assert not (fresh / "dvc.lock").exists()
+
+
+def packed(program: str) -> bytes:
+    """Return what nodes get, with another program than ours."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for name, text in {"__init__": "", "cluster/__init__": "", "cluster/node": program}.items():
+            entry = tarfile.TarInfo(f"program/flows/{name}.py")
+            entry.size = len(text)
+            tar.addfile(entry, io.BytesIO(text.encode()))
+    return archive.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("cargo", "status", "message"),
+    [
+        (b"no archive", LOST, "ReadError"),
+        (packed("def main():\n    return 0\n"), CAN_PASS, "FileNotFoundError"),
+    ],
+)
+def test_what_ray_cannot_do_is_a_failed_attempt_that_can_pass(
+    nodes: Nodes, cargo: bytes, status: int, message: str
+) -> None:
+    """In the first case the actor does not come to life, in the second its answer is an error."""
+    order = Order("ingest", [], "", "", ("there", {}), 1, {})
+    said: list[str] = []
+    with connected(nodes.address, Compute(), 1, cargo) as cluster:
+        assert cluster.run(order, Processes(), said.append) == (status, None)
+    assert message in "\n".join(said)
+    assert what_can_pass(status, said)
