@@ -113,7 +113,8 @@ def refuse_changes(status: Iterable[str], read: Iterable[str]) -> None:
         shown = ", ".join(changed[:5]) + (f" and {len(changed) - 5} more" if len(changed) > 5 else "")
         raise ChorusError(
             f"other machines work on a commit, and here these files differ from the last one: {shown}; commit or stash "
-            "them (`--commit` commits new pins by itself)"
+            "them (`--commit` commits new pins by itself), and run experiments (--families, --budget-factor) without "
+            "--runner ray"
         )
 
 
