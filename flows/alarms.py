@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows.service.server import HEARTBEAT, configured, connect
 from pipeline.errors import ChorusError
-from pipeline.params.redaction import redact
+from pipeline.params.redaction import redact, redacted_traceback
 
 if TYPE_CHECKING:
     from prefect.automations import AutomationCore
@@ -131,4 +131,5 @@ def say(line: str) -> None:
 
 
 if __name__ == "__main__":
+    sys.excepthook = redacted_traceback
     sys.exit(main())

@@ -17,6 +17,7 @@ from flows.service.server import configured, connect
 from flows.service.serving import serve
 from flows.stages.runners import RUNNERS
 from pipeline.errors import ChorusError
+from pipeline.params.redaction import redacted_traceback
 from pipeline.project import Project
 
 KINDS = ("data", "upstream", "drift")  # of reasons to start before the time
@@ -130,4 +131,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    sys.excepthook = redacted_traceback
     sys.exit(main())

@@ -10,6 +10,7 @@ from pathlib import Path
 from flows.checkout.exclusive import alone
 from flows.planning.graph import require_checkout
 from pipeline.errors import ChorusError
+from pipeline.params.redaction import redact, redacted_traceback
 from pipeline.project import Project
 
 
@@ -67,7 +68,7 @@ def prune(project: Project, days: float, *, dry: bool) -> None:
 
 
 def say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(redact(line), file=sys.stderr, flush=True)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -82,4 +83,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    sys.excepthook = redacted_traceback
     sys.exit(main())

@@ -29,7 +29,7 @@ from flows.stages.runners import RUNNERS
 from pipeline.errors import ChorusError
 from pipeline.exclusive import BusyError
 from pipeline.exits import NO_ROOM, no_room, status_of
-from pipeline.params.redaction import redact
+from pipeline.params.redaction import redact, redacted_traceback
 from pipeline.project import Project
 
 
@@ -235,4 +235,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    sys.excepthook = redacted_traceback
     sys.exit(main())

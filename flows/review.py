@@ -16,7 +16,7 @@ from rich.table import Table
 
 from pipeline import moves, registry
 from pipeline.errors import ChorusError
-from pipeline.params.redaction import redact
+from pipeline.params.redaction import redact, redacted_traceback
 from pipeline.project import Project
 from pipeline.signed import moment
 from pipeline.tracking import Tracker
@@ -197,4 +197,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    sys.excepthook = redacted_traceback
     sys.exit(main())

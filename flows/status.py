@@ -24,6 +24,7 @@ from flows.records.journal import COMPLETED, IDLE, KILLED, REFUSED, RUNNING, Ent
 from flows.records.logs import last_progress
 from flows.stages.execution import FAILED, GIVEN_UP, RAN, SKIPPED, STOPPED
 from pipeline.errors import ChorusError
+from pipeline.params.redaction import redacted_traceback
 
 SCHEMA = 1
 WIDEST = 2000  # columns of a line where nobody looks at a terminal: pipes get whole lines
@@ -167,4 +168,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    sys.excepthook = redacted_traceback
     sys.exit(main())

@@ -4,11 +4,11 @@ import argparse
 import importlib
 import signal
 import sys
-import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.errors import ChorusError
+from pipeline.params.redaction import redact, redacted_traceback
 
 if TYPE_CHECKING:
     from pipeline.project import Project
@@ -213,7 +213,6 @@ def main(argv: list[str] | None = None) -> int:
 def explained(error: Exception) -> int:
     """Print an error as its kind deserves and return the exit status; raises it again where it is an unexpected one."""
     from pipeline import exits
-    from pipeline.params.redaction import redact
 
     status = exits.status_of(error)
     if isinstance(error, ChorusError):
@@ -226,13 +225,6 @@ def explained(error: Exception) -> int:
     else:
         raise error
     return status
-
-
-def redacted_traceback(*error: Any) -> None:
-    """Print an unexpected error as Python does, without credentials; to be `sys.excepthook`."""
-    from pipeline.params.redaction import redact
-
-    print(redact("".join(traceback.format_exception(*error))), end="", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,24 @@
 """Passwords and keys are in no message, log, tag or report, and not accepted in params.yaml."""
 
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flows.checkout.pruning import remove_runs
+from flows.prune import say as prune_says
 from flows.retrain import say
 from flows.stages.execution import Outcome, verify
 from flows.stages.process import Processes
-from pipeline.__main__ import main, redacted_traceback
+from pipeline.__main__ import main
 from pipeline.errors import ChorusError
 from pipeline.params import parse_params
-from pipeline.params.redaction import holds_credentials, redact
+from pipeline.params.redaction import holds_credentials, redact, redacted_traceback
 from tests.factories_fused import PARAMS
 
 SECRET = "hunter2"
@@ -89,6 +95,35 @@ def test_tracebacks_and_the_flows_lines_are_without(capsys: pytest.CaptureFixtur
     assert "Traceback" in said
     assert said.count("postgresql://***@db.example") == 2
     assert SECRET not in said
+
+
+FAILING = f"""
+import argparse, runpy, sys
+def fail(self, *arguments):
+    raise ValueError({ADDRESS!r})
+argparse.ArgumentParser.parse_args = fail
+runpy.run_module(sys.argv[1], run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["pipeline.__main__", *(f"flows.{name}" for name in ("retrain", "review", "deploy", "status", "prune", "alarms"))],
+)
+def test_no_commands_traceback_has_any(module: str) -> None:
+    done = subprocess.run([sys.executable, "-c", FAILING, module], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.endswith("ValueError: postgresql://***@db.example:5432/mlflow\n")
+    assert SECRET not in done.stdout + done.stderr
+
+
+def test_what_pruning_says_is_without(capsys: pytest.CaptureFixture[str]) -> None:
+    lines: list[str] = []
+    tracker: Any = SimpleNamespace(uri=ADDRESS)
+    remove_runs(tracker, [], lines.append)
+    assert lines[0].startswith("they are marked as deleted; `mlflow gc` on the server at postgresql://***@db.example")
+    prune_says(f"chorus: no answer from {ADDRESS}")
+    assert SECRET not in capsys.readouterr().err
 
 
 def test_what_a_stage_says_reaches_prefect_without(tmp_path: Path) -> None:

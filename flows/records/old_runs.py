@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from pipeline.params.redaction import redact
 from pipeline.tracking import PARENT, Tracker
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def remove_runs(tracker: Tracker, runs: "Collection[MlflowRun]", say: Say) -> No
         for run in runs:
             tracker.client.delete_run(run.info.run_id)
         if runs:
-            say(f"they are marked as deleted; `mlflow gc` on the server at {tracker.uri} frees their room")
+            say(f"they are marked as deleted; `mlflow gc` on the server at {redact(tracker.uri)} frees their room")
         return
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
     from mlflow.tracking._tracking_service.utils import _get_store

@@ -2,6 +2,9 @@
 
 import os
 import re
+import sys
+import traceback
+from types import TracebackType
 
 HIDDEN = "***"
 # `user:password` before the host of an address; a password may hold an @ of its own, but no slash.
@@ -20,6 +23,11 @@ def redact(text: str) -> str:
         if SECRET.search(name.upper()) and len(value) >= SHORTEST:
             text = text.replace(value, HIDDEN)
     return QUERY.sub(rf"\g<1>{HIDDEN}", USER.sub(HIDDEN, text))
+
+
+def redacted_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print an unexpected error as Python does, without credentials; to be `sys.excepthook`."""
+    print(redact("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr)
 
 
 def holds_credentials(text: str) -> bool:
