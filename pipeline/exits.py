@@ -14,11 +14,18 @@ NO_ROOM = 74  # EX_IOERR: the disk, a quota or the largest size of a file is rea
 CAN_PASS = 75  # EX_TEMPFAIL
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# As libraries that are not written in Python put it: SQLite, safetensors, torch.
+# As libraries that are not written in Python put it: SQLite, safetensors, torch, drivers of databases; and as MLflow
+# quotes in one message what went wrong with each of many files.
 SAYS_FULL = re.compile(r"no space left|disk is full|disk quota exceeded|file too large|os error (28|122|27)\b", re.I)
 SAYS_PASSING = re.compile(
     r"can(no|')t allocate memory|out of memory|resource temporarily unavailable|database is locked"
-    r"|too many (429|5\d\d) error|failed with error code (429|5\d\d)|temporary failure in name resolution",
+    r"|too many (429|5\d\d) error"
+    r"|failed with error code (429|5\d\d)|\b(429 client|50[234] server) error|temporary failure in name resolution"
+    r"|connection (refused|reset|aborted|timed out)|could not connect to server|can't connect to"
+    r"|server closed the connection|connection (is|was|already|has been) closed|terminating connection"
+    r"|lost connection to|server has gone away"
+    r"|the database system is (starting up|shutting down|in recovery mode)|too many (clients|connections)"
+    r"|timeout expired|max retries exceeded",
     re.I,
 )
 # By name, as no command should import another one's libraries: those of requests, urllib3, httpx, botocore and torch.
@@ -45,6 +52,11 @@ def status_of(error: BaseException) -> int:
     if any(is_full(cause) for cause in causes):
         return NO_ROOM
     return CAN_PASS if any(passes(cause) for cause in causes) else 1
+
+
+def lasts(error: BaseException) -> bool:
+    """Whether an error says something of what was asked for: not that nobody answers now, nor that there is no room."""
+    return status_of(error) not in (CAN_PASS, NO_ROOM)
 
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import ChorusError
+from pipeline.exits import lasts
 from pipeline.files import tree_hash
 from pipeline.tracking import Run, Tracker
 
@@ -64,7 +65,9 @@ def tags_of(tracker: Tracker, model: str, number: str) -> dict[str, str]:
 
     try:
         return dict(tracker.client.get_model_version(model, number).tags)
-    except MlflowException:
+    except MlflowException as error:
+        if not lasts(error):
+            raise
         there = [str(version.version) for version in versions(tracker, model)]
         raise ChorusError(
             f"'{model}' has no version {number}; it has: {', '.join(there) or 'none yet, `dvc repro` registers one'}"
@@ -89,12 +92,16 @@ def aliases(tracker: Tracker, model: str) -> dict[str, str]:
 
 
 def fetch_whole(tracker: Tracker, model: str, number: str, folder: Path) -> tuple[Path | None, str | None]:
-    """Download a version into `folder`; return where it lies there, or None and why it is not what was registered."""
+    """Download a version into `folder`; return where it lies there, or None and why it is not what was registered.
+
+    Raises what `tags_of` and `download` do.
+    """
     folder.mkdir(exist_ok=True)
+    tags = tags_of(tracker, model, number)
     path = fetch(tracker, model, number, folder)
     if path is None:
         return None, "its artefacts are lost"
-    fault = fault_of(path, tags_of(tracker, model, number))
+    fault = fault_of(path, tags)
     return (path, None) if fault is None else (None, fault)
 
 
@@ -118,14 +125,38 @@ def package_hash(path: Path) -> str:
 
 
 def fetch(tracker: Tracker, model: str, number: str, folder: Path) -> Path | None:
-    """Download a version into `folder` and return where it lies there, None where it or its artefacts are lost."""
-    from mlflow.artifacts import download_artifacts
+    """Download a version into `folder` and return where it lies there, None where it or its artefacts are lost.
+
+    Raises what `download` does.
+    """
     from mlflow.exceptions import MlflowException
 
     try:
         address = tracker.client.get_model_version_download_uri(model, number)
-        return Path(download_artifacts(artifact_uri=address, dst_path=str(folder), tracking_uri=tracker.uri))
-    except (MlflowException, OSError):
+    except MlflowException as error:
+        if not lasts(error):
+            raise
+        return None
+    return download(tracker, folder, artifact_uri=address)
+
+
+def download(tracker: Tracker, folder: Path, **where: str) -> Path | None:
+    """Download artefacts into `folder` and return where they lie there, None where they are lost.
+
+    where: as MLflow names them, `artifact_uri`, or `run_id` and `artifact_path`. Raises MLflow's error where the store
+    does not answer, and where there is no room: nothing is known of the artefacts then.
+    """
+    from mlflow.artifacts import download_artifacts, list_artifacts
+    from mlflow.exceptions import MlflowException
+
+    try:
+        # Some stores give an empty folder for what is lost.
+        if not list_artifacts(**where, tracking_uri=tracker.uri):
+            return None
+        return Path(download_artifacts(**where, dst_path=str(folder), tracking_uri=tracker.uri))
+    except (MlflowException, OSError) as error:
+        if not lasts(error):
+            raise
         return None
 
 

@@ -72,6 +72,28 @@ def test_status_of_answers(code: int, status: int) -> None:
     assert status_of(HTTPError(NOBODY, code, "no", {}, None)) == status  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [
+        ('connection to server at "db" (10.0.0.1), port 5432 failed: Connection refused', CAN_PASS),
+        ("could not connect to server: No route to host", CAN_PASS),
+        ("server closed the connection unexpectedly", CAN_PASS),
+        ("SSL connection has been closed unexpectedly", CAN_PASS),
+        ("terminating connection due to administrator command", CAN_PASS),
+        ("FATAL:  the database system is starting up", CAN_PASS),
+        ("FATAL:  sorry, too many clients already", CAN_PASS),
+        ("(2003, \"Can't connect to MySQL server on 'db'\")", CAN_PASS),
+        ("(2006, 'MySQL server has gone away')", CAN_PASS),
+        ("##### File x #####\n503 Server Error: Service Unavailable for url: http://h/x", CAN_PASS),
+        ("##### File x #####\n404 Client Error: Not Found for url: http://h/x", 1),
+        ('FATAL:  password authentication failed for user "mlflow"', 1),
+        ("no such table: registered_models", 1),
+    ],
+)
+def test_status_of_what_drivers_and_mlflow_say_in_words(said: str, status: int) -> None:
+    assert status_of(RuntimeError(said)) == status
+
+
 def test_status_of_our_own_errors() -> None:
     assert status_of(ChorusError("bad")) == BAD_INPUT
     assert status_of(PassingError("away")) == CAN_PASS

@@ -15,9 +15,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from mlflow.exceptions import MlflowException
 
 from pipeline import registry
 from pipeline.errors import ChorusError
+from pipeline.exits import CAN_PASS, status_of
 from pipeline.files import read_json
 from pipeline.fusion.samplers import draw
 from pipeline.packaged import code, folder
@@ -86,6 +88,28 @@ def test_a_registry_that_does_not_answer_is_not_one_without_the_alias(
         database.execute("DROP TABLE registered_models")
     with pytest.raises(ChorusError, match="does not tell where 'champion' of 'chorus' points"):
         registry.alias_number(tracker, "chorus", "champion")
+
+
+def in_a_store_that_is_away(tracker: Tracker, model: str) -> str:
+    """Register a version whose artefacts lie where nobody answers; return its number."""
+    address = "http://127.0.0.1:9/api/2.0/mlflow-artifacts/artifacts/x"
+    return str(tracker.client.create_model_version(model, address).version)
+
+
+def test_artefacts_are_lost_only_where_the_store_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    tracker = Tracker(tmp_path)
+    tracker.client.create_registered_model("chorus")
+    (tmp_path / "empty").mkdir()
+    for source in ("empty", "gone"):
+        version = tracker.client.create_model_version("chorus", (tmp_path / source).as_uri())
+        found = registry.fetch_whole(tracker, "chorus", str(version.version), tmp_path / "to")
+        assert found == (None, "its artefacts are lost")
+    assert registry.fetch(tracker, "chorus", "9", tmp_path / "to") is None
+    with pytest.raises(MlflowException) as raised:
+        registry.fetch_whole(tracker, "chorus", in_a_store_that_is_away(tracker, "chorus"), tmp_path / "to")
+    assert status_of(raised.value) == CAN_PASS
 
 
 def test_loads_and_samples_in_a_foreign_process(registered: tuple[Path, registry.Version], tmp_path: Path) -> None:

@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import registry
-from pipeline.files import read_json
+from pipeline.errors import ChorusError
+from pipeline.files import file_hash, read_json
 from pipeline.recipes import CANDIDATE_ID
 from pipeline.tracking import Run, Tracker
 
 # Folder of artefacts of the run that registered a version: what its members' training would go on with.
 PARTNERS = "partners"
 PARTNER = "discriminator.safetensors"
+REMEDY = "let the warm start name another version (python -m flows.review moves aliases), a member or a file"
+HASH = "chorus.partner."  # tags of that run: SHA-256 of a member's discriminator; what follows is the candidate's id
 
 
 def keep_partners(run: Run, recipe: dict[str, Any], find: Callable[[str], Path]) -> None:
@@ -25,17 +28,19 @@ def keep_partners(run: Run, recipe: dict[str, Any], find: Callable[[str], Path])
     for name in shares(recipe):
         if (path := find(name) / PARTNER).exists():
             run.file(path, f"{PARTNERS}/{name}")
+            run.client.set_tag(run.id, f"{HASH}{name}", file_hash(path))
 
 
 def fetch_member(tracker: Tracker, model: str, number: str, architecture: str, folder: Path) -> bool:
     """Copy a snapshot out of a version into `folder`; return whether there is one of this architecture.
 
-    Of several it is the one that the version draws most images from, the first by name where these are equal.
+    Of several it is the one that the version draws most images from, the first by name where these are equal. Raises
+    `ChorusError` where the version is not what was registered, or its discriminator not the one that was kept.
     """
     with tempfile.TemporaryDirectory(prefix="chorus-") as temporary:
-        fetched = registry.fetch(tracker, model, number, Path(temporary))
+        fetched, fault = registry.fetch_whole(tracker, model, number, Path(temporary))
         if fetched is None:
-            return False
+            raise ChorusError(f"version {number} of '{model}' is no start: {fault}; {REMEDY}")
         fused = fetched / "artifacts" / "fused"
         recipe = read_json(fused / "model.json")["recipe"]
         for name, _ in sorted(shares(recipe).items(), key=lambda item: (-item[1], item[0])):
@@ -72,10 +77,21 @@ def _leaves(recipe: dict[str, Any], share: float) -> Iterator[tuple[str, float]]
 
 
 def _fetch_partner(tracker: Tracker, model: str, number: str, name: str, folder: Path) -> None:
-    """Download the discriminator of a version's member, where the run that registered the version has kept it."""
+    """Download the discriminator of a version's member, where the run that registered the version has kept it.
+
+    One whose hash that run does not tell is left. Raises `ChorusError` for one with another hash.
+    """
     run = tracker.client.get_model_version(model, number).run_id
-    kept = [file.path for file in tracker.client.list_artifacts(run, f"{PARTNERS}/{name}")]
-    wanted = f"{PARTNERS}/{name}/{PARTNER}"
-    if wanted in kept:
-        with tempfile.TemporaryDirectory(prefix="chorus-") as temporary:
-            shutil.copyfile(tracker.client.download_artifacts(run, wanted, temporary), folder / PARTNER)
+    said = tracker.client.get_run(run).data.tags.get(f"{HASH}{name}")
+    if said is None:
+        return
+    with tempfile.TemporaryDirectory(prefix="chorus-") as temporary:
+        kept = registry.download(tracker, Path(temporary), run_id=run, artifact_path=f"{PARTNERS}/{name}")
+        if kept is None or not (kept / PARTNER).is_file():
+            return
+        if file_hash(kept / PARTNER) != said:
+            raise ChorusError(
+                f"version {number} of '{model}' is no start: the discriminator of {name} in its run is damaged: its "
+                f"hash is not the one that it was kept under; {REMEDY}"
+            )
+        shutil.copyfile(kept / PARTNER, folder / PARTNER)

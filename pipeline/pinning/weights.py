@@ -23,8 +23,9 @@ COMMAND = "python -m pipeline pin"
 def find(project: Project, family: str, wanted: WarmStart) -> WarmStart:
     """Return `wanted` pinned to what its source holds now, and keep these weights in `Project.warm`.
 
-    A source that is an alias of the registered model may lead to nothing yet; then the content is None. Raises
-    `ChorusError` for any other source without weights that a family of this architecture can start from.
+    A source that is an alias of the registered model may lead to nothing yet, to no version or to one without this
+    architecture; then the content is None. Raises `ChorusError` for any other source without weights that a family of
+    this architecture can start from, and for a version that is lost, damaged or altered.
     """
     project.warm.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".new-", dir=project.warm) as temporary:
@@ -110,7 +111,8 @@ def _collect_version(project: Project, family: str, wanted: WarmStart, folder: P
     taken = fetch_member(tracker, model, number, architecture, folder)
     if not taken and not moving:
         raise ChorusError(
-            f"families.{family}.warm_start: version {number} of '{model}' is not there or holds no '{architecture}'"
+            f"families.{family}.warm_start: version {number} of '{model}' holds no member of the architecture "
+            f"'{architecture}'"
         )
     return number
 

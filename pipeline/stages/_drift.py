@@ -41,19 +41,14 @@ def remember(project: Project, tracker: Tracker, version: Version) -> None:
 
 
 def recall(tracker: Tracker, model: str, number: str) -> Remembered | None:
-    """Return what a version remembers of its data, None where its run or that part of it is lost."""
-    from mlflow.artifacts import download_artifacts
-    from mlflow.exceptions import MlflowException
+    """Return what a version remembers of its data, None where its run or that part of it is lost.
 
+    Raises MLflow's error where the store does not answer.
+    """
+    run = str(tracker.client.get_model_version(model, number).run_id)
     with tempfile.TemporaryDirectory(prefix="chorus-") as temporary:
-        try:
-            run = str(tracker.client.get_model_version(model, number).run_id)
-            folder = Path(
-                download_artifacts(run_id=run, artifact_path=FOLDER, dst_path=temporary, tracking_uri=tracker.uri)
-            )
-        except (MlflowException, OSError):
-            return None
-        if not (folder / "covariance.npy").is_file():
+        folder = registry.download(tracker, Path(temporary), run_id=run, artifact_path=FOLDER)
+        if folder is None or not (folder / "covariance.npy").is_file():
             return None
         manifest = read_json(folder / "manifest.json")
         moments = Moments(read_array(folder / "mean.npy"), read_array(folder / "covariance.npy"))

@@ -2,17 +2,21 @@
 
 import shutil
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from mlflow.exceptions import MlflowException
+from safetensors.torch import load_file, save_file
 
 from pipeline.__main__ import main
 from pipeline.compute import set_up
 from pipeline.data.dataset import read_manifest
 from pipeline.errors import ChorusError
+from pipeline.exits import CAN_PASS, status_of
 from pipeline.files import tree_hash
 from pipeline.params import WarmStart
 from pipeline.pinning import versions, weights
@@ -22,6 +26,7 @@ from pipeline.stages.train import training_key
 from pipeline.tracking import PIPELINE_RUN, Tracker
 from pipeline.training.interruption import Interruption
 from tests.factories_fused import PARAMS, write_fused, write_judgement, write_project, write_snapshot, write_verdict
+from tests.test_registry import in_a_store_that_is_away
 
 FIRST, SECOND = (f"mlp/r{i}/000001000" for i in (0, 1))
 OTHERS = """  other: {architecture: mlp, kimg: 1, width: 8, latent: 4}
@@ -137,7 +142,10 @@ def test_a_number_stays_and_one_that_is_not_there_is_refused(root: Path) -> None
     ask(root, "2")
     assert pinned(root) == WarmStart(source="2", version="2", content=tree_hash(member(root, SECOND)))
     ask(root, "77")
-    with pytest.raises(ChorusError, match="version 77 of 'chorus' is not there or holds no 'mlp'"):
+    with pytest.raises(ChorusError, match="'chorus' has no version 77; it has: "):
+        pinned(root)
+    ask(root, "champion", "  gan: {architecture: dcgan, kimg: 1, width: 8, latent: 4, warm_start: 2}\n")
+    with pytest.raises(ChorusError, match="version 2 of 'chorus' holds no member of the architecture 'dcgan'"):
         pinned(root)
 
 
@@ -216,6 +224,74 @@ def test_a_version_registered_without_discriminators_gives_its_generator(root: P
         hidden.rename(stored / versions.PARTNERS)
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "generator.safetensors"]
     assert not versions.fetch_member(tracker, "chorus", "1", "dcgan", folder)
+
+
+@contextmanager
+def tampered(path: Path) -> Iterator[None]:
+    """Put other weights of the same shape in the place of a file's."""
+    kept = path.read_bytes()
+    save_file({name: tensor + 1 for name, tensor in load_file(path).items()}, path)
+    try:
+        yield
+    finally:
+        path.write_bytes(kept)
+
+
+@pytest.mark.parametrize(("file", "words"), [("generator", "artefacts are damaged"), ("discriminator", "is damaged")])
+@pytest.mark.parametrize("source", ["champion", "1"])
+def test_a_tampered_version_is_no_start(root: Path, source: str, file: str, words: str) -> None:
+    ask(root, source)
+    crown(root, "1")
+    tracker = Tracker(root)
+    version = tracker.client.get_model_version("chorus", "1")
+    package = Path(tracker.client.get_model_version_download_uri("chorus", "1").removeprefix("file://"))
+    partners = root / "mlartifacts" / str(version.run_id) / "artifacts" / versions.PARTNERS
+    folder = {"generator": package / "artifacts" / "fused" / "members", "discriminator": partners}[file]
+    with (
+        tampered(folder / FIRST / f"{file}.safetensors"),
+        pytest.raises(ChorusError, match=f"version 1 of 'chorus' is no start: .*{words}.*; let the warm start name"),
+    ):
+        pinned(root)
+    assert pinned(root).content == tree_hash(member(root, FIRST))
+
+
+def test_a_discriminator_whose_hash_nobody_wrote_down_is_not_used(root: Path) -> None:
+    tracker = Tracker(root)
+    run, tag = tracker.client.get_model_version("chorus", "1").run_id, f"{versions.HASH}{FIRST}"
+    said = tracker.client.get_run(run).data.tags[tag]
+    tracker.client.delete_tag(run, tag)
+    folder = root / "untold"
+    folder.mkdir()
+    assert versions.fetch_member(tracker, "chorus", "1", "mlp", folder)
+    tracker.client.set_tag(run, tag, said)
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "generator.safetensors"]
+
+
+def test_an_alias_of_a_version_whose_artefacts_are_lost_is_refused(root: Path) -> None:
+    project = ask(root, "champion")
+    crown(root, "1")
+    text = (root / "params.yaml").read_text()
+    package = Path(Tracker(root).client.get_model_version_download_uri("chorus", "1").removeprefix("file://"))
+    package.rename(package.with_name("hidden"))
+    try:
+        with pytest.raises(ChorusError, match="version 1 of 'chorus' is no start: its artefacts are lost; let the"):
+            pin.run(project)
+    finally:
+        package.with_name("hidden").rename(package)
+    assert (root / "params.yaml").read_text() == text
+
+
+def test_an_alias_of_a_version_in_a_store_that_is_away_can_pass(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = ask(root, "champion")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    version = in_a_store_that_is_away(Tracker(root), "chorus")
+    crown(root, version)
+    try:
+        with pytest.raises(MlflowException) as raised:
+            pin.run(project)
+    finally:
+        Tracker(root).client.delete_model_version("chorus", version)
+    assert status_of(raised.value) == CAN_PASS
 
 
 def test_shares_of_a_recipe() -> None:
