@@ -91,10 +91,12 @@ class Gauge:
         return Scored(tried, self.metrics(found, tried.images), self.scale.estimates(found))
 
     def of_real(self) -> dict[str, float]:
-        """Measure real images that nobody has learnt from in the place of generated ones."""
-        images = load_split(self.project.prepared, FRESH).images
-        features = {name: store.read_features(self.project.reference, FRESH, name) for name in self.judges}
-        return self.metrics(features, torch.from_numpy(np.array(images[: self.project.params.judge.samples])))
+        """Measure real images that nobody has learnt from in the place of generated ones, no more than those are."""
+        samples = self.project.params.judge.samples
+        images = load_split(self.project.prepared, FRESH).images[:samples]
+        seen = {name: store.read_features(self.project.reference, FRESH, name) for name in self.judges}
+        features = {name: one.take(slice(samples)) for name, one in seen.items()}
+        return self.metrics(features, torch.from_numpy(np.array(images)))
 
     def metrics(self, features: Mapping[str, Features], images: Tensor) -> dict[str, float]:
         """Return every metric by every judge as the judge stage measures it, and the share of authentic images."""
@@ -159,15 +161,18 @@ class Champion:
 
 
 def read_champion(project: Project, tracker: Tracker, candidate: str, workspace: Path) -> Champion | None:
-    """Fetch the champion from the registry, None where there is none; candidate: the content that is gated."""
+    """Fetch the champion from the registry, None where there is none; candidate: the content that is gated.
+
+    One that was registered with that content is the candidate itself, where its files still are what was registered.
+    """
     model = project.params.register_.model
     number = registry.alias_number(tracker, model, registry.CHAMPION)
     if number is None:
         return None
     content = registry.said_content(tracker, model, number)
-    if content == candidate:
-        return Champion(number, content, True, None, None)
     folder, fault = registry.fetch_whole(tracker, model, number, workspace / "champion")
+    if content == candidate and fault is None:
+        return Champion(number, content, True, None, None)
     return Champion(number, content, False, folder, fault)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -106,7 +107,7 @@ def test_both_are_measured_alike_and_as_the_judge_would(made: Project) -> None:
     Tracker(made.root).client.set_registered_model_alias("chorus", "champion", "1")
 
 
-def test_the_champion_itself_is_not_fetched(made: Project, tmp_path: Path) -> None:
+def test_the_champion_itself_is_not_measured(made: Project, tmp_path: Path) -> None:
     tracker = Tracker(made.root)
     content = registry.said_content(tracker, "chorus", "1")
     champion = gate.read_champion(made, tracker, content, tmp_path)
@@ -114,16 +115,18 @@ def test_the_champion_itself_is_not_fetched(made: Project, tmp_path: Path) -> No
     assert (champion.itself, champion.folder) == (True, None)
 
 
+@pytest.mark.parametrize("itself", [False, True])
 @pytest.mark.parametrize("file", ["generator.safetensors", "recipes.py", "MLmodel"])
-def test_an_altered_champion_cannot_be_measured(made: Project, tmp_path: Path, file: str) -> None:
+def test_an_altered_champion_cannot_be_measured(made: Project, tmp_path: Path, file: str, itself: bool) -> None:
     tracker = Tracker(made.root)
+    candidate = registry.said_content(tracker, "chorus", "1") if itself else "other"
     path = next((made.root / "mlartifacts").rglob(file))
     kept = path.read_bytes()
     path.write_bytes(kept + b"\n")
-    champion = gate.read_champion(made, tracker, "other", tmp_path)
+    champion = gate.read_champion(made, tracker, candidate, tmp_path)
     path.write_bytes(kept)
     assert champion is not None
-    assert champion.folder is None
+    assert (champion.itself, champion.folder) == (False, None)
     assert champion.problem is not None
     assert ("damaged" in champion.problem) == (file == "generator.safetensors")
 
@@ -139,6 +142,14 @@ def test_a_package_that_does_not_load_is_a_fault_and_no_exception(made: Project,
     assert tried.fault is not None
     assert "which it has to carry itself" in tried.fault
     assert tried.megabytes > 0.01
+
+
+def test_real_images_are_measured_as_many_as_are_drawn(made: Project) -> None:
+    few = made.params.judge.model_copy(update={"samples": 60})
+    gauge = gate.Gauge(replace(made, params=made.params.model_copy(update={"judge": few})), set_up(made.params.compute))
+    images = torch.from_numpy(np.array(load_split(made.prepared, "val").images))
+    assert len(images) == 96
+    assert gauge.of_real() == gauge.score(gate.Tried(images[:60], None, 1.0, 1.0, 2.0)).metrics
 
 
 def test_images_of_another_size_are_a_fault(made: Project) -> None:
