@@ -1,6 +1,7 @@
 """`python -m flows.review`: look at the registered versions, and decide which one users load.
 
-Exit status: 0 done, 2 refused (nothing was changed), 130 interrupted.
+Exit status: 0 done, 2 refused (nothing was changed), 75 the registry did not answer (look with `show champion` how far
+a move has come, and try again), 130 interrupted.
 """
 
 import argparse
@@ -15,7 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline import moves, registry
-from pipeline.errors import ChorusError
+from pipeline.errors import ChorusError, PassingError
+from pipeline.exits import BAD_INPUT, CAN_PASS, status_of
 from pipeline.params.redaction import redact, redacted_traceback
 from pipeline.project import Project
 from pipeline.signed import moment
@@ -174,6 +176,11 @@ def _printed(*tables: Table) -> str:
     return "\n".join(line.rstrip() for line in capture.get().rstrip().splitlines())
 
 
+def _refused(why: str, status: int) -> int:
+    print(f"chorus: {redact(why)}", file=sys.stderr)
+    return status
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command in the working folder and return its exit status."""
     options = parser().parse_args(argv)
@@ -183,14 +190,18 @@ def main(argv: list[str] | None = None) -> int:
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         print(command(options, Path.cwd()))
+    except PassingError as error:
+        return _refused(str(error), CAN_PASS)
     except ChorusError as error:
-        print(f"chorus: {redact(str(error))}", file=sys.stderr)
-        return 2
-    except MlflowException as error:
-        print(f"chorus: the registry does not answer: {redact(str(error))}", file=sys.stderr)
-        return 2
+        return _refused(str(error), BAD_INPUT)
     except KeyboardInterrupt:
         return 130
+    except Exception as error:  # of the clients of databases, servers and stores: whoever did not answer
+        if status_of(error) == CAN_PASS:
+            return _refused(f"the registry does not answer: {error}; {moves.UNCHANGED}: try again", CAN_PASS)
+        if isinstance(error, MlflowException):
+            return _refused(f"the registry refuses: {error}; {moves.UNCHANGED}", BAD_INPUT)
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
     return 0

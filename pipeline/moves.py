@@ -8,14 +8,15 @@ import json
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
 
 from pipeline import registry
-from pipeline.errors import ChorusError
+from pipeline.errors import ChorusError, PassingError
+from pipeline.exits import CAN_PASS, status_of
 from pipeline.registry import CHAMPION, PREVIOUS
 from pipeline.signed import check_signed, moment
 from pipeline.tracking import PROCESS, Tracker, is_alive, process_identity
@@ -45,7 +46,8 @@ def promote(tracker: Tracker, model: str, number: str, *, by: str, why: str) -> 
     """Make a version the champion.
 
     Raises `ChorusError`, and changes nothing, where it does not exist, is the champion already or is not what was
-    registered, where `by` or `why` say nothing, and where another move is under way.
+    registered, where `by` or `why` say nothing, and where another move is under way; `PassingError` where the registry
+    does not answer: once it does not while the move is made, the message says so.
     """
     with _alone(tracker, model, by):
         return _move(tracker, model, PROMOTE, registry.alias_number(tracker, model, CHAMPION), number, by, why)
@@ -64,10 +66,13 @@ def promote_in_place_of(tracker: Tracker, model: str, number: str, champion: str
 def rollback(tracker: Tracker, model: str, *, by: str, why: str) -> Move:
     """Make the previous champion the champion, and the present one the previous; raises `ChorusError` as `promote`."""
     with _alone(tracker, model, by):
+        champion = registry.alias_number(tracker, model, CHAMPION)
         previous = registry.alias_number(tracker, model, PREVIOUS)
+        if champion is not None and previous == champion:  # a move was cut off between its two aliases
+            previous = _before(registry.tags_of(tracker, model, champion), champion)
         if previous is None:
             raise ChorusError(f"'{model}' has no previous champion to go back to; {UNCHANGED}")
-        return _move(tracker, model, ROLLBACK, registry.alias_number(tracker, model, CHAMPION), previous, by, why)
+        return _move(tracker, model, ROLLBACK, champion, previous, by, why)
 
 
 def moves_of(tags: Mapping[str, str]) -> list[Move]:
@@ -75,7 +80,14 @@ def moves_of(tags: Mapping[str, str]) -> list[Move]:
     return [Move(**json.loads(value)) for name, value in sorted(tags.items()) if name.startswith(MOVE)]
 
 
+def _before(tags: Mapping[str, str], champion: str) -> str | None:
+    """Return the version in whose place the champion with these tags came last, None where there was none."""
+    return next((move.before for move in reversed(moves_of(tags)) if move.after == champion), None)
+
+
 def _move(tracker: Tracker, model: str, kind: str, before: str | None, after: str, by: str, why: str) -> Move:
+    from mlflow.exceptions import MlflowException
+
     check_signed(by, why)
     tags = registry.tags_of(tracker, model, after)
     if after == before:
@@ -86,14 +98,23 @@ def _move(tracker: Tracker, model: str, kind: str, before: str | None, after: st
         raise ChorusError(f"version {after} of '{model}' cannot become the champion: {fault}; {UNCHANGED}")
     now = time.time()
     made = Move(kind, by.strip(), why.strip(), moment(now), before, after, tags.get(GATE, "unknown"))
-    # Written down first: a kill in between leaves a move that is told of and was not made, never the reverse.
-    for number in filter(None, (after, before)):
-        name = f"{MOVE}{now:.3f}"
-        tracker.client.set_model_version_tag(model, number, name, json.dumps(asdict(made), ensure_ascii=False))
-    if before is not None:
-        tracker.client.set_registered_model_alias(model, PREVIOUS, before)
-    tracker.client.set_registered_model_alias(model, CHAMPION, after)
+    try:
+        _write_and_make(tracker, model, made, f"{MOVE}{now:.3f}")
+    except MlflowException as error:
+        raise PassingError(
+            f"the move of '{model}' to version {after} is written down, but not finished: the registry does not answer "
+            f"({error}); look where it stands (python -m flows.review show champion), and try again"
+        ) from None
     return made
+
+
+def _write_and_make(tracker: Tracker, model: str, made: Move, tag: str) -> None:
+    # Written down first: a kill in between leaves a move that is told of and was not made, never the reverse.
+    for number in filter(None, (made.after, made.before)):
+        tracker.client.set_model_version_tag(model, number, tag, json.dumps(asdict(made), ensure_ascii=False))
+    if made.before is not None:
+        tracker.client.set_registered_model_alias(model, PREVIOUS, made.before)
+    tracker.client.set_registered_model_alias(model, CHAMPION, made.after)
 
 
 @contextmanager
@@ -116,27 +137,41 @@ def _alone(tracker: Tracker, model: str, by: str) -> Iterator[None]:
 def _alone_in_the_registry(tracker: Tracker, name: str, by: str) -> Iterator[None]:
     from mlflow.exceptions import MlflowException
 
-    tags = {PROCESS: process_identity(psutil.Process()), "chorus.by": by}
+    own = process_identity(psutil.Process())
+    tags = {PROCESS: own, "chorus.by": by}
     try:
         try:
             tracker.client.create_registered_model(name, tags)
         except MlflowException:
-            _remove_what_a_kill_left(tracker, name)
+            _remove_what_was_left(tracker, name, own)
             tracker.client.create_registered_model(name, tags)
+            # Another one may have removed the same leavings, and then the name that had just been created here.
+            _check_own(tracker, name, own)
     except MlflowException as error:
-        raise ChorusError(f"no move can be made now: {error}; {UNCHANGED}") from None
+        kind = PassingError if status_of(error) == CAN_PASS else ChorusError
+        raise kind(f"no move can be made now: {error}; {UNCHANGED}: try again") from None
     try:
         yield
     finally:
-        tracker.client.delete_registered_model(name)
+        # The outcome counts; a name that stays behind is removed by the next move.
+        with suppress(MlflowException):
+            tracker.client.delete_registered_model(name)
 
 
-def _remove_what_a_kill_left(tracker: Tracker, name: str) -> None:
-    """Free the name where the process that created it, on this machine, has died; raises `ChorusError` where not."""
+def _remove_what_was_left(tracker: Tracker, name: str, own: str) -> None:
+    """Free the name where the process that created it, on this machine, has died, or where it is this one, whose last
+    move could not delete it; raises `ChorusError` where it is another's.
+    """
+    if is_alive(tracker.client.get_registered_model(name).tags[PROCESS]):
+        _check_own(tracker, name, own)
+    tracker.client.delete_registered_model(name)
+
+
+def _check_own(tracker: Tracker, name: str, own: str) -> None:
+    """Raise `ChorusError` where the name is another process's."""
     held = tracker.client.get_registered_model(name).tags
-    if is_alive(held[PROCESS]):
+    if held[PROCESS] != own:
         raise ChorusError(
             f"another move is under way (by {held['chorus.by']}, process {held[PROCESS]}); {UNCHANGED}. Should that "
             f"process be gone, delete the registered model '{name}' in MLflow"
         )
-    tracker.client.delete_registered_model(name)

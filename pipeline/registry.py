@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.errors import ChorusError
-from pipeline.exits import lasts
+from pipeline.errors import ChorusError, PassingError
+from pipeline.exits import CAN_PASS, lasts, status_of
 from pipeline.files import tree_hash
 from pipeline.tracking import Run, Tracker
 
@@ -226,7 +226,8 @@ def set_candidate(tracker: Tracker, version: Version) -> None:
 def alias_number(tracker: Tracker, model: str, alias: str = CANDIDATE) -> str | None:
     """Return the number of the version that an alias points to, None where there is none.
 
-    Raises `ChorusError` where the registry does not answer: what it holds is not known then.
+    Raises `ChorusError` where the registry does not tell, a `PassingError` where it does not answer now: what it holds
+    is not known then.
     """
     from mlflow.exceptions import MlflowException
 
@@ -236,4 +237,5 @@ def alias_number(tracker: Tracker, model: str, alias: str = CANDIDATE) -> str | 
         # No such model, and no such alias of it.
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None
-        raise ChorusError(f"the registry does not tell where '{alias}' of '{model}' points: {error}") from None
+        kind = PassingError if status_of(error) == CAN_PASS else ChorusError
+        raise kind(f"the registry does not tell where '{alias}' of '{model}' points: {error}") from None

@@ -15,11 +15,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from pipeline import registry
-from pipeline.errors import ChorusError
-from pipeline.exits import CAN_PASS, status_of
+from pipeline.errors import ChorusError, PassingError
+from pipeline.exits import BAD_INPUT, CAN_PASS, status_of
 from pipeline.files import read_json
 from pipeline.fusion.samplers import draw
 from pipeline.packaged import code, folder
@@ -86,7 +87,15 @@ def test_a_registry_that_does_not_answer_is_not_one_without_the_alias(
     assert registry.alias_number(tracker, "chorus", "champion") is None
     with closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:
         database.execute("DROP TABLE registered_models")
-    with pytest.raises(ChorusError, match="does not tell where 'champion' of 'chorus' points"):
+    with pytest.raises(ChorusError, match="does not tell where 'champion' of 'chorus' points") as raised:
+        registry.alias_number(tracker, "chorus", "champion")
+    assert status_of(raised.value) == BAD_INPUT
+
+    def away(*arguments: object) -> None:
+        raise MlflowException("connection refused")
+
+    monkeypatch.setattr(MlflowClient, "get_model_version_by_alias", away)
+    with pytest.raises(PassingError, match="does not tell where 'champion' of 'chorus' points: connection refused"):
         registry.alias_number(tracker, "chorus", "champion")
 
 

@@ -3,14 +3,16 @@
 from typing import Any
 
 from pipeline import registry
-from pipeline.errors import ChorusError
+from pipeline.errors import ChorusError, PassingError
 from pipeline.files import read_json
 from pipeline.moves import GATE, moves_of, promote_in_place_of
+from pipeline.params.redaction import redact
 from pipeline.project import Project
 from pipeline.registry import Version
 from pipeline.tracking import Tracker
 
 NONE = "none"  # the champion that there is not
+ITSELF = "the gate"  # who signs for moves that nobody has asked for
 
 
 def read_verdict(project: Project) -> dict[str, Any]:
@@ -52,19 +54,25 @@ def outdated(project: Project, tracker: Tracker) -> str | None:
 def promote_if_passed(project: Project, tracker: Tracker, version: Version, verdict: dict[str, Any]) -> None:
     """Make a version the champion where `gate.auto_promote` asks for it and all rules are fulfilled, once.
 
-    A version that was moved before stays where a person has put it since. A champion that has moved since the gate
-    compared with it stays too: both are told, neither is an error.
+    A version that was moved before stays where a person has put it since; but a move of the gate's own that was written
+    down and not made is made. A champion that has moved since the gate compared with it stays, which is told and no
+    error. Raises `PassingError` where the registry does not answer.
     """
     model, settings = version.model, project.params.gate
     champion = verdict["champion"] or {"version": None, "itself": False}
     if not settings.auto_promote or not verdict["passed"] or champion["itself"]:
         return
-    if moves_of(registry.tags_of(tracker, model, version.number)):
+    if registry.alias_number(tracker, model, registry.CHAMPION) == version.number:
+        return
+    told = moves_of(registry.tags_of(tracker, model, version.number))
+    if told and (told[-1].by, told[-1].after) != (ITSELF, version.number):
         return
     why = "all rules of the gate are fulfilled (gate.auto_promote)"
     try:
-        promote_in_place_of(tracker, model, version.number, champion["version"], by="the gate", why=why)
+        promote_in_place_of(tracker, model, version.number, champion["version"], by=ITSELF, why=why)
+    except PassingError:
+        raise
     except ChorusError as error:
-        print(f"register  not promoted: {error}", flush=True)
+        print(f"register  not promoted: {redact(str(error))}", flush=True)
     else:
         print(f"register  {model} version {version.number} is the champion now: {why}", flush=True)

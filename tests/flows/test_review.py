@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -11,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from flows import review
 from pipeline import moves, registry
-from pipeline.errors import ChorusError
+from pipeline.errors import ChorusError, PassingError
 from pipeline.project import Project
 from pipeline.stages._verdict import promote_if_passed
-from pipeline.tracking import Tracker
+from pipeline.tracking import PROCESS, Tracker
 from tests.factories_fused import PARAMS, write_fused
 from tests.test_registry import register
 
@@ -250,6 +253,111 @@ def test_of_two_moves_at_once_each_is_made_whole_or_refused(root: Path) -> None:
         assert ("under way" in error and "nothing was changed" in error) == (status == 2)
 
 
+def cut_off(monkeypatch: pytest.MonkeyPatch, at: int, error: BaseException) -> None:
+    """Let the n-th alias that is set from now on end in an error."""
+    real, calls = MlflowClient.set_registered_model_alias, iter(range(1, 100))
+
+    def set_alias(self: MlflowClient, *arguments: str) -> None:
+        if next(calls) == at:
+            raise error
+        real(self, *arguments)
+
+    monkeypatch.setattr(MlflowClient, "set_registered_model_alias", set_alias)
+
+
+def raise_away(*arguments: object) -> None:
+    raise MlflowException("connection refused")
+
+
+def test_rolls_back_from_where_a_kill_has_cut_a_move_off(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in "12":
+        assert review.main(["promote", number, *SIGNED]) == 0
+    with monkeypatch.context() as patch:
+        cut_off(patch, 2, KeyboardInterrupt())
+        assert review.main(["promote", "3", *SIGNED]) == 130
+    assert pointed(root) == ("2", "2")
+    assert review.main(["rollback", *SIGNED]) == 0
+    assert pointed(root) == ("1", "2")
+    with monkeypatch.context() as patch:
+        cut_off(patch, 2, KeyboardInterrupt())
+        assert review.main(["rollback", *SIGNED]) == 130
+    assert pointed(root) == ("1", "1")
+    assert review.main(["rollback", *SIGNED]) == 0
+    assert pointed(root) == ("2", "1")
+
+
+def test_the_first_champion_has_none_to_go_back_to_when_a_move_was_cut_off(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert review.main(["promote", "1", *SIGNED]) == 0
+    with monkeypatch.context() as patch:
+        cut_off(patch, 2, KeyboardInterrupt())
+        assert review.main(["promote", "2", *SIGNED]) == 130
+    assert pointed(root) == ("1", "1")
+    assert review.main(["rollback", *SIGNED]) == 2
+    assert "no previous champion" in capsys.readouterr().err
+
+
+def test_a_registry_that_goes_away_in_the_middle_of_a_move_is_no_refusal(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert review.main(["promote", "1", *SIGNED]) == 0
+    with monkeypatch.context() as patch:
+        cut_off(patch, 2, MlflowException("server closed the connection unexpectedly"))
+        patch.setattr(MlflowClient, "delete_registered_model", raise_away)
+        assert review.main(["promote", "2", *SIGNED]) == 75
+    said = capsys.readouterr().err
+    assert "the move of 'chorus' to version 2 is written down, but not finished" in said
+    assert "flows.review show champion" in said
+    assert "nothing was changed" not in said
+    # The name that could not be deleted is this process's own, and in nobody's way.
+    assert review.main(["promote", "2", *SIGNED]) == 0
+    assert pointed(root) == ("2", "1")
+    assert not Tracker(root).client.search_registered_models("name = 'chorus.moving'")
+
+
+def test_an_outage_before_the_move_changes_nothing_and_can_pass(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = state(root)
+    creation = ("create_registered_model", "get_registered_model")
+    for calls in (creation, ("get_model_version_by_alias",), ("get_model_version",)):
+        with monkeypatch.context() as patch:
+            for call in calls:
+                patch.setattr(MlflowClient, call, raise_away)
+            assert review.main(["promote", "2", *SIGNED]) == 75
+        said = capsys.readouterr().err
+        assert said.startswith("chorus: ")
+        assert "connection refused" in said
+    assert state(root) == before
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    assert review.main(["list"]) == 75
+    assert "does not answer" in capsys.readouterr().err
+
+
+def test_of_two_that_remove_what_a_kill_left_one_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tracker, name = Tracker(root), "chorus.moving"
+    dead = {PROCESS: f"{platform.node()}:999999999:1.00", "chorus.by": "Bo"}
+    other = {PROCESS: "elsewhere:1:1.00", "chorus.by": "Cy"}
+    tracker.client.create_registered_model(name, dead)
+    before, real = state(root), MlflowClient.create_registered_model
+
+    def created_and_lost(self: MlflowClient, model: str, tags: dict[str, str]) -> None:
+        real(self, model, tags)
+        self.delete_registered_model(model)
+        real(self, model, other)
+
+    monkeypatch.setattr(MlflowClient, "create_registered_model", created_and_lost)
+    try:
+        with pytest.raises(ChorusError, match=r"another move is under way \(by Cy, .*nothing was changed"):
+            moves.promote(tracker, "chorus", "2", by="Ann", why="x")
+        assert tracker.client.get_registered_model(name).tags == other
+    finally:
+        tracker.client.delete_registered_model(name)
+    assert state(root) == before
+
+
 def verdict(champion: str | None, passed: bool = True) -> dict[str, Any]:
     return {"passed": passed, "champion": champion and {"version": champion, "itself": False}}
 
@@ -272,9 +380,31 @@ def test_promotes_by_itself_where_that_is_wanted_and_leaves_what_people_moved(
     assert "the champion is version 1 now, not none any more" in capsys.readouterr().out
     promote_if_passed(project, tracker, versions["2"], verdict("1"))
     assert pointed(root) == ("2", "1")
+    capsys.readouterr()
+    promote_if_passed(project, tracker, versions["2"], verdict("1"))
+    assert not capsys.readouterr().out
     moves.rollback(tracker, "chorus", by="Ann", why="too dark")
     promote_if_passed(project, tracker, versions["2"], verdict("1"))
     assert pointed(root) == ("1", "2")
+
+
+@pytest.mark.parametrize("at", [1, 2])
+def test_a_promotion_of_the_gates_own_that_was_cut_off_is_made_again(
+    root: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    tracker, version = Tracker(root), registry.Version("chorus", "2", "", "")
+    (root / "params.yaml").write_text(PARAMS + "gate: {auto_promote: true}\n")
+    project = Project.load(root)
+    (root / "params.yaml").write_text(PARAMS)
+    moves.promote(tracker, "chorus", "1", by="Ann", why="x")
+    for error, raised in ((MlflowException("away"), PassingError), (KeyboardInterrupt(), KeyboardInterrupt)):
+        with monkeypatch.context() as patch:
+            cut_off(patch, at, error)
+            with pytest.raises(raised):
+                promote_if_passed(project, tracker, version, verdict("1"))
+        assert pointed(root)[0] == "1"
+    promote_if_passed(project, tracker, version, verdict("1"))
+    assert pointed(root) == ("2", "1")
 
 
 def test_the_commands_import_no_torch(root: Path) -> None:
