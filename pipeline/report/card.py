@@ -48,7 +48,7 @@ def card(
         model=model,
         metrics=metrics,
         gate=gate,
-        verdict=tables.verdict(metrics, recipe),
+        verdict=tables.verdict(metrics, recipe, strategies),
         shipped=tables.shipped(metrics),
         headlines=tables.headlines(metrics),
         differences=certainty.differences(metrics),

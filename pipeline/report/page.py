@@ -97,7 +97,7 @@ def render(facts: Facts) -> str:
         css=Markup((FOLDER / "report.css").read_text(encoding="utf-8")),
         script=Markup(script),
         script_hash="sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        verdict=tables.verdict(facts.metrics, facts.recipe),
+        verdict=tables.verdict(facts.metrics, facts.recipe, facts.strategies),
         headlines=[(row, headline_bars(row, facts.metrics)) for row in tables.headlines(facts.metrics)],
         differences=certainty.differences(facts.metrics),
         certainty=certainty.by_judge(facts.metrics),

@@ -9,6 +9,7 @@ from pipeline.report import certainty
 
 HIGHER_IS_BETTER = ("isc", "precision", "recall", "density", "coverage")
 SCORES = ("choose", "noise", "fit", "cost")  # evidence that every strategy gives
+CHOSEN = "the winner"  # what strategies.json says of a winner that no one has named: see pipeline.fusion.choice.verdict
 INCEPTION = "inception-v3-compat"
 
 
@@ -124,7 +125,7 @@ def class_rows(classes: Mapping[str, Any] | None) -> list[ClassRow]:
     return sorted(rows, key=place)
 
 
-def verdict(metrics: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
+def verdict(metrics: Mapping[str, Any], recipe: Mapping[str, Any], strategies: Mapping[str, Any]) -> str:
     """Say whether fusing was worth it, and whether the noise could have made that difference."""
     rows = headlines(metrics)
     nearer = sum(row.gain > 0 for row in rows)
@@ -132,7 +133,9 @@ def verdict(metrics: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
     student = metrics["shipped"]["kind"] == "student"
     what = f"the student {metrics['shipped']['name']}" if student else "the fusion"
     if recipe["kind"] == "candidate" and not student:
-        return f"No mixture did better on the validation images than one member alone: {recipe['id']}."
+        if metrics["winner"] == "best" and chosen_on_val(strategies):
+            return f"No mixture did better on the validation images than one member alone: {recipe['id']}."
+        what = f"the strategy {metrics['winner']}"
     sure = certainty.sentence(metrics)
     if nearer == len(rows):
         judges = {1: "The judge finds", 2: "Both judges find"}.get(len(rows), "All judges find")
@@ -143,6 +146,11 @@ def verdict(metrics: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
         f"The judges disagree: {nearer} of {len(rows)} find {what} nearer to real images than the best single "
         f"member, {member}. {sure} The fusion may have learnt the extractors that decide rather than the images."
     )
+
+
+def chosen_on_val(strategies: Mapping[str, Any]) -> bool:
+    """Whether the winner of `strategies.json` was chosen among its rows, and not named by `fusion.strategy`."""
+    return any(row["name"] == strategies["winner"] and row.get("why") == CHOSEN for row in strategies["strategies"])
 
 
 def shares(recipe: Mapping[str, Any]) -> list[tuple[str, float]]:

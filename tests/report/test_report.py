@@ -6,9 +6,10 @@ from html.parser import HTMLParser
 
 import pytest
 
+from pipeline.fusion import choice
 from pipeline.report import certainty, charts, tables
 from pipeline.report.page import distance_chart, learning_curves, render
-from tests.report.facts import facts, intervals, metrics, recipe
+from tests.report.facts import facts, intervals, metrics, recipe, strategies
 
 VOID = {"meta", "img", "link", "br", "hr", "input", "rect", "line", "path"}
 
@@ -176,13 +177,25 @@ def test_verdict(distances: tuple[float, float], words: str) -> None:
     for name, distance in zip(judged["headline"], distances, strict=True):
         tables.arm(judged, "weighted", "strategy")["metrics"][name] = distance
         tables.arm(judged, "dcgan/r0", "member")["metrics"][name] = 5.0
-    assert tables.verdict(judged, recipe()).startswith(words)
+    assert tables.verdict(judged, recipe(), strategies()).startswith(words)
 
 
 def test_verdict_on_a_single_member() -> None:
-    sentence = tables.verdict(metrics(), {"kind": "candidate", "id": "vae/r0/000200000"})
-    assert "vae/r0/000200000" in sentence
-    assert "nearer" not in sentence
+    judged, alone = {**metrics(), "winner": "best"}, {"kind": "candidate", "id": "vae/r0/000200000"}
+    judged["shipped"] = {"kind": "strategy", "name": "best"}
+    entrant = choice.Entrant("best", 1.0, 1.0, None)
+    chosen = {"winner": "best", "strategies": [{"name": "best", "why": choice.verdict(entrant, entrant)}]}
+    sentence = tables.verdict(judged, alone, chosen)
+    assert "No mixture did better on the validation images than one member alone: vae/r0/000200000" in sentence
+    named = {"winner": "best", "strategies": [{"name": "best", "why": "fusion.strategy names the winner"}]}
+    assert tables.verdict(judged, alone, named).startswith("No judge finds the strategy best nearer")
+
+
+@pytest.mark.parametrize("name", ["soup/a/000200000", "dcgan/r0/000200000"])
+def test_verdict_on_one_network_that_another_strategy_gave(name: str) -> None:
+    chosen = {"winner": "weighted", "strategies": [{"name": "weighted", "why": tables.CHOSEN}]}
+    sentence = tables.verdict(metrics(), {"kind": "candidate", "id": name}, chosen)
+    assert sentence.startswith("Both judges find the strategy weighted nearer")
 
 
 def test_verdict_on_a_student() -> None:
@@ -190,7 +203,7 @@ def test_verdict_on_a_student() -> None:
     judged["arms"].append({"name": "small", "kind": "student", "cost": 1.0, "metrics": judged["arms"][0]["metrics"]})
     judged["shipped"] = {"kind": "student", "name": "small"}
     judged["intervals"] = intervals(judged["arms"])
-    sentence = tables.verdict(judged, {"kind": "candidate", "id": "small/student/000200000"})
+    sentence = tables.verdict(judged, {"kind": "candidate", "id": "small/student/000200000"}, strategies())
     assert "the student small" in sentence
     bars, ends = distance_chart(judged, "fd16_selfsup")
     assert [bar.label for bar in bars if bar.kind == "winner"] == ["small"]
