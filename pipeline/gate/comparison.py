@@ -1,6 +1,6 @@
 """How much farther from the real images the candidate is than the champion: by each judge, and by all together."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pipeline.evaluation.certainty import told
@@ -12,21 +12,24 @@ TOGETHER = "rfd_judges"  # mean over the judges, each relative to the real image
 def compare(
     candidate: Mapping[str, Estimate], champion: Mapping[str, Estimate], spreads: Mapping[str, float]
 ) -> list[dict[str, Any]]:
-    """Return a row for all judges together (`TOGETHER`), then one for each; none where no judge has enough images.
+    """Return a row for all judges together (`TOGETHER`), then one for each.
 
-    candidate, champion: estimates against the same real images, by metric. spreads: by metric, what makes the judges'
-    distances comparable. A row: metric, the two distances and their difference (negative where the candidate is
-    nearer) with their intervals. All distances are without their bias.
+    A judge `without` enough images has no row, and then there is none for all together. candidate, champion: estimates
+    against the same real images, by metric. spreads: by each judge's metric, what makes distances comparable.
+    A row: metric, the two distances and their difference (negative where the candidate is nearer) with their intervals.
+    All distances are without their bias.
     """
-    names = [name for name in candidate if name in champion]
-    if not names:
-        return []
-    shares = [spreads[name] for name in names]
-    together = [mean_of([side[name] for name in names], shares) for side in (candidate, champion)]
-    return [
-        _row(TOGETHER, together[0], together[1]),
-        *(_row(name, candidate[name], champion[name]) for name in names),
-    ]
+    names = [name for name in spreads if name in candidate and name in champion]
+    each = [_row(name, candidate[name], champion[name]) for name in names]
+    if without(candidate, champion, spreads):
+        return each
+    together = [mean_of([side[name] for name in names], list(spreads.values())) for side in (candidate, champion)]
+    return [_row(TOGETHER, together[0], together[1]), *each]
+
+
+def without(candidate: Mapping[str, Estimate], champion: Mapping[str, Estimate], spreads: Iterable[str]) -> list[str]:
+    """Return the metrics of the judges, all of which `spreads` names, that have no estimate of either side."""
+    return [name for name in spreads if name not in candidate or name not in champion]
 
 
 def _row(metric: str, candidate: Estimate, champion: Estimate) -> dict[str, Any]:

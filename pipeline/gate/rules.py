@@ -39,12 +39,17 @@ class Model:
 
 @dataclass(frozen=True)
 class Opponent:
-    """The champion. itself: the candidate is that version. problem: why it cannot be measured. rows: see `compare`."""
+    """The champion.
+
+    itself: the candidate is that version. problem: why it cannot be measured. rows: see `compare`. without: judges that
+    have too few images for a row.
+    """
 
     version: str
     itself: bool = False
     problem: str | None = None
     rows: Sequence[Mapping[str, Any]] = ()
+    without: Sequence[str] = ()
 
 
 def verdicts(
@@ -80,8 +85,8 @@ def smoke(model: Model) -> Rule:
 def improvement(share: float, champion: Opponent | None) -> list[Rule]:
     """Tell whether the candidate is nearer than the champion, and whether any judge finds it farther.
 
-    By all judges together the whole interval of the gain has to lie above `share` of the champion's distance; by none
-    alone may the candidate be farther beyond the noise.
+    By all judges together, of which none may be missing, the whole interval of the gain has to lie above `share` of the
+    champion's distance; by none alone may the candidate be farther beyond the noise.
     """
     names = ("improvement", "agreement")
     if champion is None:
@@ -93,6 +98,9 @@ def improvement(share: float, champion: Opponent | None) -> list[Rule]:
         return [Rule(name, FAILED, why) for name in names]
     if not champion.rows:
         return [Rule(name, FAILED, "the images are too few for an interval by any judge") for name in names]
+    if champion.without:
+        few = f"the images are too few for an interval by {' and '.join(champion.without)}"
+        return [Rule("improvement", FAILED, few), _none_farther(champion)]
     return [_nearer(share, champion), _none_farther(champion)]
 
 

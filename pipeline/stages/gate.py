@@ -27,7 +27,7 @@ from pipeline.evaluation.intervals import CONFIDENCE, Estimate
 from pipeline.evaluation.memorisation import memorisation
 from pipeline.evaluation.pictures import grid, write_png
 from pipeline.files import read_json, write_json
-from pipeline.gate.comparison import compare
+from pipeline.gate.comparison import compare, without
 from pipeline.gate.rules import AUTHENTIC, Model, Opponent, Rule, passed, verdicts
 from pipeline.project import Project
 from pipeline.randomness import derive_seed
@@ -196,7 +196,8 @@ def against(candidate: Scored, champion: Champion | None, other: Scored | None, 
     problem = champion.problem or (other.tried.fault if other else None)
     if problem or other is None:
         return Opponent(champion.version, problem=problem)
-    return Opponent(champion.version, rows=compare(candidate.estimates, other.estimates, gauge.spreads))
+    sides = (candidate.estimates, other.estimates, gauge.spreads)
+    return Opponent(champion.version, rows=compare(*sides), without=without(*sides))
 
 
 def tell(rules: list[Rule]) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pipeline.evaluation.intervals import QUANTILE, Estimate
-from pipeline.gate.comparison import TOGETHER, compare
+from pipeline.gate.comparison import TOGETHER, compare, without
 from pipeline.gate.rules import APART, FAILED, PASSED, Model, Opponent, Rule, passed, verdicts
 from pipeline.params import Gate
 
@@ -85,6 +85,13 @@ def test_what_cannot_be_compared_does_not_pass(champion: Opponent, words: str) -
     assert words in found["improvement"].why
 
 
+def test_all_judges_together_are_all_of_them() -> None:
+    found = rules(champion=replace(opponent(-0.1, 0.05), without=["fd_b", "fd_c"]))
+    assert found["improvement"].verdict == FAILED
+    assert found["improvement"].why == "the images are too few for an interval by fd_b and fd_c"
+    assert found["agreement"].verdict == PASSED
+
+
 def test_the_champion_is_not_compared_with_itself() -> None:
     found = rules(champion=Opponent("3", itself=True))
     assert found["improvement"].verdict == APART
@@ -137,4 +144,8 @@ def test_comparison_is_of_each_judge_and_of_their_mean_in_relative_units() -> No
     errors = [one.generated.var(ddof=1) / 200 for one in pair]
     errors.append((pair[0].real - pair[1].real).var(ddof=1) / 80)
     assert a["difference"]["high"] == pytest.approx(-1 + QUANTILE * math.sqrt(sum(errors)), rel=0.02)
-    assert compare(candidate, {}, {}) == []
+    spreads = {"fd_a": 10.0, "fd_b": 20.0}
+    assert compare(candidate, {}, spreads) == []
+    alone = {"fd_a": champion["fd_a"]}
+    assert without(candidate, alone, spreads) == without(alone, champion, spreads) == ["fd_b"]
+    assert [row["metric"] for row in compare(candidate, alone, spreads)] == ["fd_a"]
