@@ -211,8 +211,16 @@ def create_version(
     return Version(model, str(version.version), run.id, identity)
 
 
-def describe(tracker: Tracker, version: Version, tags: Mapping[str, str], description: str) -> None:
-    """Give a version these tags and this description in place of those that it had by the same names."""
+def describe(
+    tracker: Tracker, version: Version, tags: Mapping[str, str], description: str, whole: tuple[str, ...]
+) -> None:
+    """Give a version these tags and this description in place of those that it had by the same names.
+
+    whole: beginnings of names of which it keeps no other tags than these.
+    """
+    for name in tags_of(tracker, version.model, version.number).keys() - tags.keys():
+        if name.startswith(whole):
+            tracker.client.delete_model_version_tag(version.model, version.number, name)
     for name, value in tags.items():
         tracker.client.set_model_version_tag(version.model, version.number, name, value)
     tracker.client.update_model_version(version.model, version.number, description)

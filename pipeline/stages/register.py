@@ -15,6 +15,7 @@ from pipeline.data.quarantine import printable
 from pipeline.errors import ChorusError
 from pipeline.files import read_json, tree_hash, write_json, write_text
 from pipeline.lineage import NOT_OF_THE_MODEL, Lineage, read_lineage
+from pipeline.moves import GATE
 from pipeline.pinning.versions import keep_partners
 from pipeline.project import FIRST, Project
 from pipeline.registry import Version
@@ -116,18 +117,31 @@ def ensure_version(project: Project, tracker: Tracker, inputs: Inputs) -> Versio
     with registry.packed(project.chosen) as (content, identity):
         check_verdict(inputs.verdict, identity)
         version = registry.find_version(tracker, model, identity)
-        tags, description = version_tags(inputs), shortened(card_of(inputs), DESCRIPTION)
+        description = shortened(card_of(inputs), DESCRIPTION)
         if version is not None:
             # The same model may have been judged anew, on other images or by other judges.
-            registry.describe(tracker, version, tags, description)
+            describe_anew(tracker, version, inputs, description)
         else:
             with tracker.child("fused", "fused model", key=identity) as child:
                 child.metrics(tables.shipped(inputs.metrics)["metrics"])
                 keep_partners(child, inputs.recipe, project.snapshot)
-                version = registry.create_version(tracker, child, model, content, identity, tags, description)
+                version = registry.create_version(
+                    tracker, child, model, content, identity, version_tags(inputs), description
+                )
     Run(tracker.client, version.run_id).file(project.report / "card.md")
     registry.set_candidate(tracker, version)
     return version
+
+
+def describe_anew(tracker: Tracker, version: Version, inputs: Inputs, description: str) -> None:
+    """Tell of a version what is known now; the champion keeps the verdict by which it became it."""
+    tags, measured = version_tags(inputs), f"{inputs.metrics['split']}."
+    champion = inputs.verdict["champion"]
+    if champion and champion["version"] == version.number:
+        tags = {name: value for name, value in tags.items() if not name.startswith(GATE)}
+        registry.describe(tracker, version, tags, description, (measured,))
+    else:
+        registry.describe(tracker, version, tags, description, (measured, f"{GATE}."))
 
 
 def card_of(inputs: Inputs) -> str:

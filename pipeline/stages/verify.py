@@ -57,7 +57,8 @@ def run(project: Project) -> None:
         record(project.root)
         return
     assert version is not None
-    if registry.alias_number(tracker, model) != version.number:
+    # Where it points elsewhere, another clone of the same registry has registered something since.
+    if registry.alias_number(tracker, model) is None:
         registry.set_candidate(tracker, version)
     if PIPELINE_RUN in os.environ:
         from pipeline.stages import register

@@ -144,6 +144,33 @@ def test_a_version_that_is_judged_anew_is_described_anew(project: Project) -> No
     assert version.tags["gate.fd16_selfsup.best_member"] == "4"
 
 
+def test_what_is_not_asked_or_judged_any_more_is_told_no_more(project: Project) -> None:
+    register.run(project)
+    client = Tracker(project.root).client
+    for name in ("gate.fd16_gone", "chorus.gate.gone", "mine"):
+        client.set_model_version_tag("chorus", "1", name, "x")
+    register.run(project)
+    [version] = versions(project)
+    assert {"mine", "chorus.gate", "chorus.gate.smoke", "gate.fd16_selfsup"} <= set(version.tags)
+    assert not {"gate.fd16_gone", "chorus.gate.gone"} & set(version.tags)
+
+
+def test_the_champion_keeps_the_verdict_by_which_it_became_it(project: Project) -> None:
+    register.run(project)
+    tracker = Tracker(project.root)
+    tracker.client.set_registered_model_alias("chorus", "champion", "1")
+    for name, value in {"chorus.gate.improvement": "passed: nearer", "gate.fd16_gone": "1"}.items():
+        tracker.client.set_model_version_tag("chorus", "1", name, value)
+    verdict = read_json(project.verdict)
+    itself = {"version": "1", "content": verdict["candidate"]["content"], "itself": True, "problem": None}
+    write_json(project.verdict, {**verdict, "passed": False, "champion": itself})
+    register.run(project)
+    tags = registry.tags_of(tracker, "chorus", "1")
+    assert (tags["chorus.gate"], tags["chorus.gate.champion"]) == ("passed", "none")
+    assert tags["chorus.gate.improvement"] == "passed: nearer"
+    assert "gate.fd16_gone" not in tags
+
+
 def test_new_content_makes_a_version_and_old_content_finds_its_own(project: Project) -> None:
     register.run(project)
     write_fused(project.chosen, weights=(0.5, 0.5))
@@ -235,6 +262,12 @@ def test_verify_is_content_with_what_is_there(project: Project, capsys: pytest.C
     runs = len(tracker.find())
     verify.run(project)
     assert registry.alias_number(tracker, "chorus") == "1"
+    first = tracker.client.get_model_version("chorus", "1")
+    other = tracker.client.create_model_version("chorus", first.source, run_id=first.run_id)  # by another clone
+    tracker.client.set_registered_model_alias("chorus", "candidate", other.version)
+    verify.run(project)
+    assert registry.alias_number(tracker, "chorus") == "2"
+    tracker.client.delete_model_version("chorus", other.version)
     assert (tree_hash(project.root / "report"), read_json(project.registration)) == before
     assert len(tracker.find()) == runs
     write_fused(project.chosen, weights=(0.5, 0.5))
