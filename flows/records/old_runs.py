@@ -5,12 +5,13 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pipeline.params.redaction import redact
-from pipeline.tracking import PARENT, Tracker
+from pipeline.tracking import KIND, PARENT, Tracker
 
 if TYPE_CHECKING:
     from mlflow.entities import Run as MlflowRun
 
 DAY = 24 * 3600.0
+OPENING = "opening"  # kind of the runs that tell what was measured on the test split
 ORIGINAL = "chorus.original"  # tag of a run that took a member over: the run that trained it
 Say = Callable[[str], None]
 
@@ -19,11 +20,11 @@ def old_runs(tracker: Tracker, versions: Collection[Any], days: float) -> "list[
     """Return the runs that ended more than so many days ago and that no version refers to.
 
     A version refers to the run that made it, to all runs of the same pipeline run, and to those that trained members
-    which these took over.
+    which these took over. Openings of the test split stay, for published claims refer to them.
     """
     oldest = (time.time() - days * DAY) * 1000
     runs = {run.info.run_id: run for run in _all_runs(tracker)}
-    kept = set()
+    kept = {name for name in runs if _tag(runs, name, KIND) == OPENING}
     for version in versions:
         parents = {version.run_id, _tag(runs, version.run_id, PARENT)}
         family = {name for name in runs if name in parents or _tag(runs, name, PARENT) in parents}

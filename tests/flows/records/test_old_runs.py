@@ -9,7 +9,8 @@ import pytest
 from mlflow import MlflowClient
 
 from flows.records.old_runs import DAY, ORIGINAL, old_runs, remove_runs
-from pipeline.tracking import PARENT, Tracker
+from pipeline.stages import opening
+from pipeline.tracking import KIND, PARENT, Tracker
 
 
 def run_of(client: MlflowClient, experiment: str, days: float, **tags: str) -> str:
@@ -36,13 +37,14 @@ def test_old_runs_but_not_those_that_versions_come_from(tracked: str, tmp_path: 
     pipeline = run(40)
     registered, member = run(40, pipeline), run(40, pipeline, original=trained)
     young, old = run(3), run(40)
+    opened = run_of(client, tracker.experiment, 400, **{KIND: opening.KIND})
     open_still = client.create_run(tracker.experiment, start_time=1).info.run_id
     versions = [SimpleNamespace(run_id=registered, tags={})]
     found = old_runs(tracker, versions, 30)
     assert {one.info.run_id for one in found} == {old, dropped}
     remove_runs(tracker, found, pytest.fail)
     left = {one.info.run_id for one in client.search_runs([tracker.experiment])}
-    assert left == {trained_in, trained, pipeline, registered, member, young, open_still}
+    assert left == {trained_in, trained, pipeline, registered, member, young, opened, open_still}
 
 
 def test_a_run_goes_with_its_artefacts_and_takes_nothing_else_along(
