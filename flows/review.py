@@ -8,6 +8,8 @@ import argparse
 import json
 import signal
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -88,7 +90,6 @@ def known(tracker: Tracker, model: str) -> list[dict[str, Any]]:
 def _known(version: Any, aliases: dict[str, str]) -> dict[str, Any]:
     tags = dict(version.tags)
     rules = f"{moves.GATE}."
-    judged = {name.removeprefix(JUDGED): value for name, value in tags.items() if name.startswith(JUDGED)}
     return {
         "version": str(version.version),
         "aliases": sorted(alias for alias, number in aliases.items() if number == str(version.version)),
@@ -96,7 +97,7 @@ def _known(version: Any, aliases: dict[str, str]) -> dict[str, Any]:
         "shipped": tags.get("chorus.shipped"),
         "gate": tags.get(moves.GATE),
         "rules": {name.removeprefix(rules): text for name, text in sorted(tags.items()) if name.startswith(rules)},
-        "distances": {name: float(value) for name, value in judged.items() if not name.endswith(".best_member")},
+        "distances": dict(_distances(tags)),
         "moves": [asdict(move) for move in moves.moves_of(tags)],
         "made from": {
             name: tags[f"chorus.{name}"] for name in ("commit", "dirty", "data", "content") if f"chorus.{name}" in tags
@@ -104,6 +105,14 @@ def _known(version: Any, aliases: dict[str, str]) -> dict[str, Any]:
         "run": version.run_id,
         "description": version.description or "",
     }
+
+
+def _distances(tags: Mapping[str, str]) -> Iterator[tuple[str, float]]:
+    """Yield what the judges measured, by metric; a tag that somebody has made no number is left out."""
+    for name, value in tags.items():
+        if name.startswith(JUDGED) and not name.endswith(".best_member"):
+            with suppress(ValueError):
+                yield name.removeprefix(JUDGED), float(value)
 
 
 def list_table(rows: list[dict[str, Any]], model: str) -> Table:

@@ -76,8 +76,16 @@ def rollback(tracker: Tracker, model: str, *, by: str, why: str) -> Move:
 
 
 def moves_of(tags: Mapping[str, str]) -> list[Move]:
-    """Return the moves that a version's tags tell of, the oldest first."""
-    return [Move(**json.loads(value)) for name, value in sorted(tags.items()) if name.startswith(MOVE)]
+    """Return the moves that a version's tags tell of, the oldest first; unreadable tags are left out."""
+    told = [_read(value) for name, value in sorted(tags.items()) if name.startswith(MOVE)]
+    return [move for move in told if move]
+
+
+def _read(text: str) -> Move | None:
+    try:
+        return Move(**json.loads(text))
+    except (TypeError, ValueError):
+        return None
 
 
 def _before(tags: Mapping[str, str], champion: str) -> str | None:

@@ -109,7 +109,8 @@ def fault_of(path: Path, tags: Mapping[str, str]) -> str | None:
     """Return why a downloaded version is not what was registered with these tags, None where it is; drop bytecode."""
     # Python would run it in place of the code that is compared here.
     for cache in list(path.rglob("__pycache__")):
-        shutil.rmtree(cache)
+        if cache.is_dir():  # gone with another one around it, or a file of that name, which the hash counts
+            shutil.rmtree(cache)
     if not all((path / name).is_file() for name in ("MLmodel", "model.py")):
         return "its package is not complete"
     if tree_hash(path / "artifacts" / "fused") != tags.get(CONTENT):

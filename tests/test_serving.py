@@ -267,9 +267,12 @@ def test_bytecode_in_the_store_is_not_run(root: Path, tmp_path: Path) -> None:
     cache = next(copy.rglob("samplers.py")).parent / "__pycache__"
     cache.mkdir(exist_ok=True)
     (cache / f"samplers.{sys.implementation.cache_tag}.pyc").write_bytes(b"other code")
+    (cache / "__pycache__").mkdir()
     [version] = Tracker(root).client.search_model_versions("name = 'chorus'")
     assert registry.fault_of(copy, version.tags) is None
     assert not list(copy.rglob("*.pyc"))
+    (cache.parent.parent / "__pycache__").write_bytes(b"no folder")
+    assert "was altered" in str(registry.fault_of(copy, version.tags))
 
 
 class Harmful(mlflow.pyfunc.PythonModel):

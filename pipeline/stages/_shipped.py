@@ -13,6 +13,7 @@ import torch
 
 from pipeline import registry
 from pipeline.errors import ChorusError
+from pipeline.exits import lasts
 from pipeline.files import read_json, tree_hash
 from pipeline.recipes import load_sampler
 from pipeline.tracking import quieten, tracking_uri
@@ -122,11 +123,18 @@ def _packaged(folder: Path, name: str) -> Shipped:
 
 
 def _chosen(folder: Path) -> Shipped:
-    recipe: dict[str, Any] = read_json(folder / "recipe.json")["recipe"]
-    with registry.packed(folder) as (_, content):
-        pass
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    sampler = load_sampler(recipe, (folder / "members").joinpath, device)
+    try:
+        recipe: dict[str, Any] = read_json(folder / "recipe.json")["recipe"]
+        with registry.packed(folder) as (_, content):
+            pass
+        sampler = load_sampler(recipe, (folder / "members").joinpath, device)
+    except Exception as error:  # what a foreign recipe raises is not bounded
+        if isinstance(error, ChorusError) or not lasts(error):
+            raise
+        raise ChorusError(
+            f"{folder / 'recipe.json'} is no recipe of Chorus ({error!r}): name models/chosen, or another folder"
+        ) from None
 
     def draw(first: int, count: int, seed: int, label: int) -> np.ndarray:
         batches = list(sampler.sample(count, seed=seed, labels=torch.full((count,), label), first=first))

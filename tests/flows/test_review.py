@@ -253,6 +253,26 @@ def test_of_two_moves_at_once_each_is_made_whole_or_refused(root: Path) -> None:
         assert ("under way" in error and "nothing was changed" in error) == (status == 2)
 
 
+def test_tags_that_nobody_can_read_are_left_out(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert review.main(["promote", "2", *SIGNED]) == 0
+    client = Tracker(root).client
+    tags = {"gate.note": "fine", f"{moves.MOVE}1": "{", f"{moves.MOVE}2": "[1]", f"{moves.MOVE}3": '{"move": "x"}'}
+    for name, value in tags.items():
+        client.set_model_version_tag("chorus", "2", name, value)
+    capsys.readouterr()
+    try:
+        assert review.main(["list"]) == 0
+        assert review.main(["show", "2"]) == 0
+        capsys.readouterr()
+        assert review.main(["show", "2", "--json"]) == 0
+    finally:
+        for name in tags:
+            client.delete_model_version_tag("chorus", "2", name)
+    row = json.loads(capsys.readouterr().out)
+    assert row["distances"] == {"fd16_selfsup": 1.5}
+    assert [move["after"] for move in row["moves"]] == ["2"]
+
+
 def cut_off(monkeypatch: pytest.MonkeyPatch, at: int, error: BaseException) -> None:
     """Let the n-th alias that is set from now on end in an error."""
     real, calls = MlflowClient.set_registered_model_alias, iter(range(1, 100))

@@ -114,11 +114,17 @@ def test_what_is_wrong_is_said_and_nothing_is_written(
     record = json.loads((evil / "recipe.json").read_text())
     record["recipe"]["parts"][0]["id"] = "../../../etc"
     (evil / "recipe.json").write_text(json.dumps(record))
+    strange = {"no-key": "{}", "no-kind": '{"recipe": {}}', "list": "[]", "kind": '{"recipe": {"kind": "x"}}'}
+    for name, text in strange.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "recipe.json").write_text(text)
     before = content(whole)
     for arguments, words in [
         ((tmp_path / "nothing", tmp_path / "a"), "is no model: name models:/NAME@ALIAS"),
         (("models:/chorus/latest", tmp_path / "a"), "has no registry"),
         ((evil, tmp_path / "a"), "names '../../../etc', which is not the id"),
+        *(((tmp_path / name, tmp_path / "a"), "no recipe of Chorus") for name in ("no-key", "no-kind", "list")),
+        ((tmp_path / "kind", tmp_path / "a"), "kind"),
         ((model, tmp_path / "a", 5, "--label", "2"), "label 2 does not exist: this model knows the classes 0 to 1"),
         ((model, foreign), "holds no images of this command"),
         ((model, file), "cannot be a folder of images"),
