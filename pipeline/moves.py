@@ -17,6 +17,7 @@ import psutil
 from pipeline import registry
 from pipeline.errors import ChorusError, PassingError
 from pipeline.exits import CAN_PASS, status_of
+from pipeline.params.redaction import redact
 from pipeline.registry import CHAMPION, PREVIOUS
 from pipeline.signed import check_signed, moment
 from pipeline.tracking import PROCESS, Tracker, is_alive, process_identity
@@ -105,7 +106,7 @@ def _move(tracker: Tracker, model: str, kind: str, before: str | None, after: st
     if fault:
         raise ChorusError(f"version {after} of '{model}' cannot become the champion: {fault}; {UNCHANGED}")
     now = time.time()
-    made = Move(kind, by.strip(), why.strip(), moment(now), before, after, tags.get(GATE, "unknown"))
+    made = Move(kind, redact(by.strip()), redact(why.strip()), moment(now), before, after, tags.get(GATE, "unknown"))
     try:
         _write_and_make(tracker, model, made, f"{MOVE}{now:.3f}")
     except MlflowException as error:
@@ -146,7 +147,7 @@ def _alone_in_the_registry(tracker: Tracker, name: str, by: str) -> Iterator[Non
     from mlflow.exceptions import MlflowException
 
     own = process_identity(psutil.Process())
-    tags = {PROCESS: own, "chorus.by": by}
+    tags = {PROCESS: own, "chorus.by": redact(by)}
     try:
         try:
             tracker.client.create_registered_model(name, tags)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from pipeline.errors import ChorusError, PassingError
 from pipeline.exits import CAN_PASS, lasts, status_of
 from pipeline.files import tree_hash
+from pipeline.params.redaction import redact
 from pipeline.tracking import Run, Tracker
 
 if TYPE_CHECKING:
@@ -206,7 +207,7 @@ def create_version(
         logged.artifact_location,
         run_id=run.id,
         model_id=logged.model_id,
-        tags={**tags, CONTENT: identity, PACKAGE: package},
+        tags={name: redact(value) for name, value in tags.items()} | {CONTENT: identity, PACKAGE: package},
         description=description,
     )
     return Version(model, str(version.version), run.id, identity)
@@ -223,7 +224,7 @@ def describe(
         if name.startswith(whole):
             tracker.client.delete_model_version_tag(version.model, version.number, name)
     for name, value in tags.items():
-        tracker.client.set_model_version_tag(version.model, version.number, name, value)
+        tracker.client.set_model_version_tag(version.model, version.number, name, redact(value))
     tracker.client.update_model_version(version.model, version.number, description)
 
 

@@ -122,13 +122,13 @@ def shortened(text: str, limit: int) -> str:
 
 
 def code(value: object) -> str:
-    """Write a name so that nothing in it is Markdown, HTML or the end of a table's cell."""
-    text = re.sub(r"\s+", " ", str(value)).replace("`", "ʼ").replace("|", "\\|")
+    """Write a name so that nothing in it is Markdown, HTML, the end of a table's cell or a credential."""
+    text = re.sub(r"\s+", " ", redact(str(value))).replace("`", "ʼ").replace("|", "\\|")
     return f"`{text}`"
 
 
 def line(value: object) -> str:
-    """Write a sentence as it reads, in one line."""
-    text = re.sub(r"\s+", " ", str(value))
+    """Write a sentence as it reads, in one line and without credentials."""
+    text = re.sub(r"\s+", " ", redact(str(value)))
     text = re.sub(r"([\\`*\[\]|~])|(?<!\w)_|_(?!\w)", lambda found: "\\" + found[0], text)
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

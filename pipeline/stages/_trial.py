@@ -16,7 +16,7 @@ from pipeline.errors import PassingError
 from pipeline.exits import SAYS_PASSING
 from pipeline.files import read_json
 from pipeline.packaged import trial
-from pipeline.params.redaction import SECRET, holds_credentials
+from pipeline.params.redaction import SECRET, holds_credentials, redact
 
 TIMEOUT = 3600.0  # seconds after which a model counts as hanging
 # A model's code gets no paths to ours, no store and no credentials.
@@ -53,7 +53,7 @@ def try_out(package: Path, workspace: Path, samples: int, seed: int, runtime: Ru
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"it ended with status {done.returncode}"]
         check_own_fault(done.returncode, lines[-1])
-        return Tried(None, lines[-1], None, None, megabytes)
+        return Tried(None, redact(lines[-1]), None, None, megabytes)
     found = read_json(workspace / "trial.json")
     images = torch.from_numpy(np.load(workspace / "images.npy", allow_pickle=False)).permute(0, 3, 1, 2).contiguous()
     return Tried(images, None, found["milliseconds"], found["passes"], megabytes)

@@ -74,6 +74,15 @@ def test_text_from_outside_stays_text() -> None:
     assert line("*a* _b_ c_d <e>\nf") == "\\*a\\* \\_b\\_ c_d &lt;e&gt; f"
 
 
+def test_secrets_are_taken_out_before_anything_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = "p*a_s<s>|`w"
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", secret)
+    text = made(failed={"a/r0": f"with {secret}"}, lineage={"commit": secret})
+    assert "`a/r0` failed in training: with \\*\\*\\*\n" in text
+    assert "- commit: `***`" in text
+    assert line(f"{secret}!") == "\\*\\*\\*!"
+
+
 def test_shares_of_classes_are_those_of_the_training_images() -> None:
     manifest = {"classes": ["a", "b"], "class_counts": {"train": [1, 3], "val": [9, 9]}}
     assert class_shares(manifest) == [("b", 0.75), ("a", 0.25)]

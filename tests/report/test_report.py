@@ -1,6 +1,7 @@
 """The report: one file, escaped, saying what the judges say."""
 
 import dataclasses
+import html
 import re
 from html.parser import HTMLParser
 
@@ -153,6 +154,17 @@ def test_text_from_outside_is_escaped() -> None:
     )
     assert evil not in page
     assert page.count("&lt;script&gt;") >= 12
+
+
+def test_secrets_are_taken_out_before_anything_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = """p<a>&s"s'w"""
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", secret)
+    made, judged = facts(), {**metrics(), "warnings": [f"it said {secret}."]}
+    failed = dict.fromkeys(made.failed, (f"with {secret}", 1.0, 1))
+    page = render(dataclasses.replace(made, metrics=judged, failed=failed, lineage={"commit": secret}))
+    assert "it said ***." in page
+    assert "with ***" in page
+    assert secret not in html.unescape(page)
 
 
 def test_page_without_judges_floors_curves_or_classes() -> None:

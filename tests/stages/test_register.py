@@ -155,6 +155,17 @@ def test_what_is_not_asked_or_judged_any_more_is_told_no_more(project: Project) 
     assert not {"gate.fd16_gone", "chorus.gate.gone"} & set(version.tags)
 
 
+def test_a_versions_tags_hold_no_secrets(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "hunter2&2")
+    verdict = read_json(project.verdict)
+    verdict["rules"][0]["why"] = "in a fresh process: hunter2&2"
+    write_json(project.verdict, verdict)
+    for _ in range(2):  # registered, then described anew
+        register.run(project)
+        assert registry.tags_of(Tracker(project.root), "chorus", "1")["chorus.gate.smoke"].endswith("process: ***")
+    assert "hunter2" not in (project.report / "report.html").read_text() + (project.report / "card.md").read_text()
+
+
 def test_the_champion_keeps_the_verdict_by_which_it_became_it(project: Project) -> None:
     register.run(project)
     tracker = Tracker(project.root)

@@ -55,4 +55,6 @@ def test_what_ended_by_no_fault_of_its_own_is_no_verdict(
 
 def test_a_fault_of_its_own_is_a_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert ends(tmp_path, monkeypatch, "raise ValueError('no MemoryError')") == "ValueError: no MemoryError"
+    monkeypatch.setenv("HUB_TOKEN", "s3cret'\"<>")
+    assert ends(tmp_path, monkeypatch, "raise ValueError('s3cret\\'\"<>')") == "ValueError: ***"
     assert ends(tmp_path, monkeypatch, "import os; os._exit(3)") == "it ended with status 3"
