@@ -134,6 +134,25 @@ def test_page_says_what_classifiers_tell_apart_and_learn(page: str) -> None:
     assert "does not apply:\nweighted: the images have no classes." in other
 
 
+def test_page_says_at_the_top_how_the_candidate_compares_with_the_champion(page: str) -> None:
+    def header(page: str) -> str:
+        return page.split("</header>")[0]
+
+    told = "Against the champion: by all judges together 0.02 nearer than version 2."
+    assert told in header(page)
+    assert "Compared with the champion, version 2, which was measured again for it." in section_of(page, "gate")
+    gate = facts().gate
+    for champion in (None, {**gate["champion"], "itself": True}):
+        other = render(dataclasses.replace(facts(), gate={**gate, "champion": champion}))
+        assert "Against the champion" not in other
+    # A candidate that draws nothing is asked about its costs alone.
+    rules = [rule for rule in gate["rules"] if rule["name"] in ("smoke", "megabytes")]
+    idle = render(dataclasses.replace(facts(), gate={**gate, "comparison": [], "rules": rules}))
+    assert "Against the champion" not in idle
+    assert "measured again" not in section_of(idle, "gate")
+    assert "Nothing was compared with the champion, version 2." in section_of(idle, "gate")
+
+
 def test_text_from_outside_is_escaped() -> None:
     evil = "<script>alert(1)</script>"
     made = facts()
