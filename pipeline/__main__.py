@@ -5,10 +5,9 @@ import importlib
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ChorusError
-from pipeline.params.redaction import redact, redacted_traceback
 
 if TYPE_CHECKING:
     from pipeline.project import Project
@@ -213,6 +212,7 @@ def main(argv: list[str] | None = None) -> int:
 def explained(error: Exception) -> int:
     """Print an error as its kind deserves and return the exit status; raises it again where it is an unexpected one."""
     from pipeline import exits
+    from pipeline.params.redaction import redact
 
     status = exits.status_of(error)
     if isinstance(error, ChorusError):
@@ -225,6 +225,13 @@ def explained(error: Exception) -> int:
     else:
         raise error
     return status
+
+
+def redacted_traceback(*error: Any) -> None:
+    """To be `sys.excepthook`; imported when it is needed, for it brings all of params.yaml's models along."""
+    from pipeline.params import redaction
+
+    redaction.redacted_traceback(*error)
 
 
 if __name__ == "__main__":
