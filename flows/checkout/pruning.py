@@ -105,7 +105,8 @@ def collect_cache(root: Path, used: Collection[Any], days: float, *, dry: bool) 
 
     with contextlib.chdir(root), Repo(_wait_for_lock=True) as repo, repo.lock:
         cache = repo.cache.local
-        return int(gc(cache, {*used, *_young(cache, time.time() - days * DAY)}, dry=dry) or 0)
+        used = {*used, *_named(root), *_young(cache, time.time() - days * DAY)}  # with what came since by hand
+        return int(gc(cache, used, dry=dry) or 0)
 
 
 def _young(cache: Any, oldest: float) -> set[Any]:
@@ -130,8 +131,12 @@ def _worktrees(root: Path) -> list[Path]:
 
 
 def remove_experiments(root: Path, folders: Collection[Path]) -> None:
-    """Remove worktrees from the disk and from git's list, also those that a kill left half removed."""
-    remove_folders(folders)
+    """Remove worktrees from the disk and from git's list, and what a kill left of one."""
+    aside = root / FOLDER / "removed"
+    for folder in folders:
+        shutil.rmtree(aside, ignore_errors=True)
+        folder.rename(aside)  # half a worktree under its old name could not be read, and would look young
+    shutil.rmtree(aside, ignore_errors=True)
     git(root, "worktree", "prune")
 
 

@@ -131,8 +131,10 @@ def test_experiments_go_with_what_they_alone_had_in_the_cache(here: Path, tracke
     old = here / ".chorus" / "experiments" / "old"
     for path in [old, *old.rglob("*")]:
         os.utime(path, (time.time() - LONG_AGO,) * 2, follow_symlinks=False)
+    left = aged(here / ".chorus" / "removed")  # by a kill in the middle
     assert main(["--days", "30"]) == 0
     assert not old.exists()
+    assert not left.exists()
     assert str(old) not in call(here, "git", "worktree", "list")
     assert cached(here) & set(oids.values()) == {oids["young"]}
 
