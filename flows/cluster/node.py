@@ -122,11 +122,11 @@ class Job:
         stage = self.order.stage
         # `repro --pull` takes inputs that are missing for unchanged, and would fetch the results of former ones.
         inputs = ["pull", "--quiet", *self.order.upstream]
-        if self.order.upstream and self.dvc(*inputs):
+        if self.order.upstream and not self.transferred(*inputs):
             return CAN_PASS
         if status := self.reproduce(stage):
             return status
-        if self.dvc("push", "--quiet", "--run-cache", stage):
+        if not self.transferred("push", "--quiet", "--run-cache", stage):
             return CAN_PASS
         result.write_text(json.dumps(lock_entry(self.clone / "dvc.lock", stage)), encoding="utf-8")
         return 0
@@ -174,6 +174,16 @@ class Job:
         # By name: from a damaged repository git would go on to one that the folder may lie in.
         command = ["git", "-C", str(self.clone), "--git-dir=.git", "--work-tree=.", *arguments]
         subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+
+    def transferred(self, *arguments: str) -> bool:
+        """Whether a transfer came to its end; a slow one, too, says nothing of the stage."""
+        from flows.stages.process import Overdue
+
+        try:
+            return self.dvc(*arguments) == 0
+        except Overdue as error:
+            say(f"dvc {arguments[0]}: {error}")
+            return False
 
     def dvc(self, *arguments: str) -> int:
         from flows.stages.execution import stage_environment

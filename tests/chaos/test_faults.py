@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from flows.retrain import main
-from tests.chaos.evidence import open_prefect_runs
+from tests.chaos.evidence import open_mlflow_runs, open_prefect_runs
 from tests.chaos.faults import FAULTS
 from tests.chaos.processes import until
 from tests.chaos.stand import Stand
@@ -49,11 +49,12 @@ def test_the_next_start_ends_as_if_nothing_had_been(
     command = (sys.executable, "-P", "-m", "flows.retrain")
     draws = random.Random(seed)
     trial = Trial(f"{fault} of a stub", done, ("train@x",), commands, draws, environment, lasting, command=command)
-    before = {*open_prefect_runs(prefect_server)}
+    store = Path(tracked.removeprefix("sqlite:///"))
+    before = {*open_prefect_runs(prefect_server), *open_mlflow_runs(store)}  # other tests' in the same process
     FAULTS[fault](trial, Stand(tmp_path / "stand"))
     awake.join()
     monkeypatch.chdir(done)
     assert main([]) == 0
     assert yaml.safe_load((done / "dvc.lock").read_text()) == expected
     assert (done / "model-x.txt").read_bytes() == model
-    assert {*trial.left_over(Path(tracked.removeprefix("sqlite:///")), prefect_server)} <= before
+    assert {*trial.left_over(store, prefect_server)} <= before

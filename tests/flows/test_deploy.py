@@ -131,7 +131,7 @@ def test_ending_a_served_run_ends_its_stages(done: Path, prefect_server: str, tr
     service = subprocess.Popen(command, cwd=done, env=environment)
     try:
         with get_client(sync_client=True) as client:
-            wait_for(lambda: client.read_deployments(), service)
+            wait_for(lambda: "ending" in {found.name for found in client.read_deployments()}, service)
             for end in ("cancel", "terminate"):
                 run = run_deployment("nightly/ending", timeout=0, as_subflow=False)
                 wait_for(lambda: (log / "x.pid").exists() and (log / "x.pid").read_text(), service)
