@@ -5,6 +5,7 @@ The numbers are those of sysexits.h where it has one.
 
 import errno
 import re
+import signal
 from collections.abc import Iterator
 
 from pipeline.errors import ChorusError, PassingError
@@ -12,6 +13,10 @@ from pipeline.errors import ChorusError, PassingError
 BAD_INPUT = 2
 NO_ROOM = 74  # EX_IOERR: the disk, a quota or the largest size of a file is reached
 CAN_PASS = 75  # EX_TEMPFAIL
+
+# Sent by the kernel that runs out of memory, by schedulers and by those who take a machine back; never by a mistake in
+# the program, as SIGSEGV and SIGABRT are.
+TAKEN_AWAY = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP)
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # As libraries that are not written in Python put it: SQLite, safetensors, torch, drivers of databases; and as MLflow

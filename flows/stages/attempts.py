@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from flows.planning.graph import Graph, group
-from pipeline.exits import CAN_PASS
+from pipeline.exits import CAN_PASS, TAKEN_AWAY
 
 # How DVC ends when a stage's command failed. A status below 0 is a signal's; shells say 128 + the signal instead.
 EXITED = re.compile(r"exited with (-?\d+)$")
@@ -14,9 +14,6 @@ BUSY = "is busy, it is being blocked by"
 LONGEST = 600.0  # seconds between two attempts
 OTHERS = "another process works on the same files"
 OTHERS_SECONDS = 10.0  # between two looks whether it still does
-# Sent by the kernel that runs out of memory, by schedulers and by those who take a machine back; never by a mistake in
-# the program, as SIGSEGV and SIGABRT are.
-TAKEN_AWAY = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pipeline.compute import Runtime
 from pipeline.errors import PassingError
-from pipeline.exits import SAYS_PASSING
+from pipeline.exits import SAYS_PASSING, TAKEN_AWAY
 from pipeline.files import read_json
 from pipeline.packaged import trial
 from pipeline.params.redaction import SECRET, holds_credentials, redact
@@ -61,7 +61,7 @@ def try_out(package: Path, workspace: Path, samples: int, seed: int, runtime: Ru
 
 def check_own_fault(status: int, said: str) -> None:
     """Raise `PassingError` where what ended a trial is not the model's own fault; said: its last line."""
-    if status < 0:
+    if -status in TAKEN_AWAY:
         raise PassingError(
             f"the trial of a model was killed ({signal.strsignal(-status)}): try again, with more memory"
         )

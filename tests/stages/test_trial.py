@@ -58,3 +58,5 @@ def test_a_fault_of_its_own_is_a_verdict(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("HUB_TOKEN", "s3cret'\"<>")
     assert ends(tmp_path, monkeypatch, "raise ValueError('s3cret\\'\"<>')") == "ValueError: ***"
     assert ends(tmp_path, monkeypatch, "import os; os._exit(3)") == "it ended with status 3"
+    crash = f"import os; os.kill(os.getpid(), {signal.SIGSEGV:d})"
+    assert ends(tmp_path, monkeypatch, crash) == f"it ended with status -{signal.SIGSEGV:d}"
