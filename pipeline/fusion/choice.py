@@ -1,4 +1,4 @@
-"""Which strategy wins: the nearest of the cheapest, unless a costlier one is nearer beyond the noise by every ruler."""
+"""Which strategy wins: the nearest of those that beat all that is cheaper beyond the noise, by every ruler."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,25 +36,29 @@ class Entrant:
 def choose(entrants: Sequence[Entrant]) -> Entrant:
     """Return the winner; at least one takes part.
 
-    They come forward by what they cost, and of equal cost the nearest first: each takes the lead that is nearer at the
-    same cost, or costs more and is surely nearer. Equal distances go to the cheaper one, then by name.
+    It is the nearest of those without a rival. Each is compared with all that are cheaper and never with a leader that
+    changes, so that many small steps in cost are no way around the rule. Equal distances go to the cheaper one, then by
+    name. The cheapest has no rival.
     """
-    first, *others = sorted(entrants, key=lambda entrant: (entrant.cost, entrant.distance, entrant.name))
-    leader = first
-    for entrant in others:
-        if entrant.surely_nearer(leader) if entrant.costs_more(leader) else entrant.distance < leader.distance:
-            leader = entrant
-    return leader
+    eligible = [entrant for entrant in entrants if not rivals(entrant, entrants)]
+    return min(eligible, key=lambda entrant: (entrant.distance, entrant.cost, entrant.name))
 
 
-def verdict(entrant: Entrant, winner: Entrant) -> str:
+def rivals(entrant: Entrant, entrants: Sequence[Entrant]) -> list[Entrant]:
+    """Return those that cost less and that it is not surely nearer than, the cheapest first."""
+    found = [other for other in entrants if entrant.costs_more(other) and not entrant.surely_nearer(other)]
+    return sorted(found, key=lambda other: (other.cost, other.name))
+
+
+def verdict(entrant: Entrant, winner: Entrant, entrants: Sequence[Entrant]) -> str:
     """Say in words how an entrant came out."""
     if entrant is winner:
         return "the winner"
-    if entrant.costs_more(winner):
+    if found := rivals(entrant, entrants):
+        name = winner.name if winner in found else found[0].name
         if entrant.estimates is None:
-            return f"costs more than {winner.name}, and there are too few images to be sure that it is nearer"
-        return f"not surely nearer than {winner.name} by every ruler, and costs more"
+            return f"costs more than {name}, and there are too few images to be sure that it is nearer"
+        return f"not surely nearer than {name} by every ruler, and costs more"
     if winner.costs_more(entrant):
-        return f"{winner.name} is nearer" + " beyond the noise" * winner.surely_nearer(entrant)
-    return f"{winner.name} is nearer at the same cost"
+        return f"{winner.name} is nearer beyond the noise"
+    return f"{winner.name} is nearer" + " at the same cost" * (not entrant.costs_more(winner))

@@ -89,7 +89,8 @@ def pick(settings: Settings, rows: list[dict[str, Any]], entrants: list[Entrant]
         (winner,) = (entrant for entrant in entrants if entrant.name == settings.strategy)
         print(f"fuse  fusion.strategy wants {winner.name}; val would choose {choose(entrants).name}", flush=True)
     for row, entrant in zip((row for row in rows if "skipped" not in row), entrants, strict=True):
-        row["why"] = verdict(entrant, winner) if settings.strategy == AUTO else "fusion.strategy names the winner"
+        decided = settings.strategy == AUTO
+        row["why"] = verdict(entrant, winner, entrants) if decided else "fusion.strategy names the winner"
     return next(row for row in rows if row["name"] == winner.name)
 
 
