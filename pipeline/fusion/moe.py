@@ -12,7 +12,8 @@ from pipeline.fusion.rejection import passes_of
 from pipeline.fusion.samplers import BLOCK, Sampler, choices, indexed, to_uint8
 from pipeline.randomness import derive_seed, generator
 
-TRIES = 2000  # of an image; a group that holds 1 % of a part's images is missed by all of them once in 5·10⁸ times
+RAREST = 0.01  # share of a part's images that a group has to hold for it to be looked for among them
+TRIES = 2000  # of an image; a group of that share is missed by all of them once in 5·10⁸ times
 
 
 class Router(nn.Module):
@@ -67,6 +68,7 @@ class MoeSampler(Sampler):
         self.shares = torch.tensor(shares, dtype=torch.float64)
         self.table = torch.tensor(table, dtype=torch.float64)
         self.classes = len(self.table) if by_class else 0
+        self.lacking = tuple((~self.table.any(1)).nonzero().flatten().tolist()) if by_class else ()
         able = torch.tensor([by_class and part.classes > 0 for part in self.parts])
         self.asked = able if found is None else able & (torch.tensor(found) == 0).all(0)
         self.joint = self.shares[:, None] * self.table
@@ -97,7 +99,7 @@ class MoeSampler(Sampler):
         groups = choices(rows, self.shares, seed, "group") if labels is None else labels
         nobody = groups[~self.table.any(1)[groups]]
         if len(nobody):
-            raise ChorusError(f"no member draws label {int(nobody[0])}: they drew no image of it when they were fused")
+            raise ChorusError(f"no member draws label {int(nobody[0])}: they drew too few of it when they were fused")
         experts = drawn(rows, self.table[groups], seed, "expert")
         known = self.asked[experts]
         images = []

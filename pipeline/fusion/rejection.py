@@ -23,7 +23,7 @@ class RejectionSampler(Sampler):
 
     def __init__(self, source: Sampler, ratio: nn.Module, tries: int, acceptance: float) -> None:
         self.source, self.ratio, self.tries, self.acceptance = source, ratio, tries, acceptance
-        self.classes = source.classes
+        self.classes, self.lacking = source.classes, source.lacking
 
     @property
     def cost(self) -> float:

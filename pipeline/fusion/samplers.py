@@ -24,9 +24,14 @@ def to_uint8(images: Tensor) -> Tensor:
 
 
 class Sampler(ABC):
-    """A source of images of one shape. `classes`: how many classes it can be asked for, 0 where for none."""
+    """A source of images of one shape.
+
+    `classes`: how many classes it can be asked for, 0 where for none. `lacking`: those of them that it knows no way to
+    draw, and raises `ChorusError` for.
+    """
 
     classes: int = 0
+    lacking: tuple[int, ...] = ()
 
     @abstractmethod
     def at(self, rows: Tensor, seed: int, labels: Tensor | None = None) -> Tensor:
@@ -152,6 +157,8 @@ class MixtureSampler(Sampler):
         self.able = self.weights * torch.tensor([part.classes > 0 for part in self.parts])
         # A part without weight never serves.
         self.classes = max(part.classes if weight else 0 for part, weight in zip(parts, weights, strict=True))
+        serving = [part.lacking for part, weight in zip(parts, weights, strict=True) if weight]
+        self.lacking = tuple(sorted({label for lacking in serving for label in lacking}))
 
     @property
     def cost(self) -> float:
@@ -205,7 +212,7 @@ class VoteSampler(Sampler):
 
     def __init__(self, source: Sampler, critics: Sequence[nn.Module], draws: int) -> None:
         self.source, self.critics, self.draws = source, list(critics), draws
-        self.classes = source.classes
+        self.classes, self.lacking = source.classes, source.lacking
 
     @property
     def cost(self) -> float:

@@ -84,8 +84,9 @@ def classifications(
     Each learns from as many generated images as real ones, of the same classes; `real` is missing where no arm is
     asked.
     """
-    classes = len(read_manifest(project.prepared)["classes"] or ())
-    reasons = [why_not(sampler, classes) for _, sampler in arms]
+    names = read_manifest(project.prepared)["classes"] or ()
+    classes = len(names)
+    reasons = [why_not(sampler, names) for _, sampler in arms]
     if all(reasons):
         return {"rows": [{**about, "skipped": why} for (about, _), why in zip(arms, reasons, strict=True)]}
     train = load_split(project.prepared, "train")
@@ -115,12 +116,14 @@ def classifications(
     }
 
 
-def why_not(sampler: Sampler, classes: int) -> str | None:
-    """Return why nothing can be learnt about classes from a sampler's images, None where it can."""
-    if classes < 2:
+def why_not(sampler: Sampler, names: Sequence[str]) -> str | None:
+    """Return why nothing can be learnt about the classes of these names from a sampler's images, None where it can."""
+    if len(names) < 2:
         return "the images have no classes"
-    if sampler.classes != classes:
+    if sampler.classes != len(names):
         return "its members are unconditional: it cannot be asked for a class"
+    if sampler.lacking:
+        return f"no member draws {', '.join(names[label] for label in sampler.lacking)}"
     return None
 
 

@@ -39,8 +39,7 @@ def run(project: Project, name: str) -> None:
     sampler = load_sampler(teacher_recipe(project), (project.fused / "members").joinpath, runtime.device)
     about = {"schema": SCHEMA, "student": name, "teacher": teacher_hash(project), "samples": recipe.samples}
     about["params"] = recipe.model_dump(mode="json")
-    if recipe.conditional and not sampler.classes:
-        reason = "it is conditional, and the fused sampler knows no classes to learn from"
+    if recipe.conditional and (reason := why_not(sampler, manifest)):
         print(f"distill {name}: skipped: {reason}", flush=True)
         deliver(project, name, {}, {**about, "skipped": reason})
         return
@@ -53,6 +52,16 @@ def run(project: Project, name: str) -> None:
         deliver(project, name, {}, {**about, "skipped": f"training failed: {failed}"})
         return
     deliver(project, name, done, about)
+
+
+def why_not(sampler: Sampler, manifest: dict[str, Any]) -> str | None:
+    """Return why a conditional student cannot learn from a sampler's images, None where it can."""
+    if not sampler.classes:
+        return "it is conditional, and the fused sampler knows no classes to learn from"
+    counts = manifest["class_counts"]["train"]
+    if wanted := [manifest["classes"][label] for label in sampler.lacking if counts[label]]:
+        return f"it is conditional, and no member of the fused sampler draws {', '.join(wanted)}"
+    return None
 
 
 def units(project: Project, name: str, manifest: dict[str, Any], runtime: Runtime, sampler: Sampler) -> Iterator[Unit]:

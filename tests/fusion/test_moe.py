@@ -166,6 +166,7 @@ def test_as_many_images_are_drawn_as_the_cost_says(kind, monkeypatch):
 def test_what_nobody_draws_is_refused():
     gap = MoeSampler([conditional(0.0)], (0.5, 0.0, 0.5), [[1.0], [0.0], [1.0]], by_class=True)
     for sampler in (gap, MixtureSampler([gap], [1.0])):
+        assert sampler.lacking == (1,)
         assert set(class_of(draw(sampler, 100, seed=0)).tolist()) == {0, 2}
         with pytest.raises(ChorusError, match=r"no member draws label 1"):
             draw(sampler, 3, seed=0, labels=torch.tensor([0, 1, 2]))

@@ -10,6 +10,7 @@ from pipeline.fusion.clusters import Head
 from pipeline.fusion.moe import MoeSampler
 from pipeline.fusion.samplers import CandidateSampler
 from pipeline.fusion.strategies._base import Candidate, NotApplicableError, Problem, strategy
+from pipeline.fusion.strategies.moe import fit, group
 from pipeline.params import Fusion
 from tests.fusion.test_experts import images
 from tests.fusion.test_samplers import Linear
@@ -147,6 +148,22 @@ def test_the_acceptance_is_that_of_the_sampler():
     numbers = {key: fusion.recipe[key] for key in ("shares", "table", "found", "by_class")}
     sampler = MoeSampler(parts, **numbers)
     assert sampler.cost == pytest.approx(1 / fusion.evidence["acceptance"])
+
+
+def test_a_class_that_is_too_rare_among_a_members_images_is_not_looked_for():
+    given = unasked(halves())
+    grouping = group(given)
+    drawn = images(np.random.default_rng(7), 5000)
+    third = np.flatnonzero(grouping.head.groups(drawn.features[0]) == 2)
+    # 30 of its images are left: more than say nothing, but less than 1 % of all.
+    rare = drawn.take(~np.isin(np.arange(5000), third[30:]))
+    assert len(rare.group) > 3000
+    alone = Candidate("a/r0/1", rare.views, None, lambda: rare.features)
+    fitted = fit(given, grouping, [alone])
+    assert fitted.gate.shares[2] == 0
+    assert not fitted.gate.table[2].any()
+    beside = fit(given, grouping, [alone, given.pool[1]])
+    assert beside.gate.table[2] == pytest.approx([0, 1])
 
 
 def test_as_many_clusters_as_are_wanted_and_the_images_allow():

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pipeline.compute import set_up
-from pipeline.data.dataset import load_split
+from pipeline.data.dataset import load_split, read_manifest
 from pipeline.evaluation.networks import to_float
 from pipeline.fusion.samplers import BLOCK, Sampler, indexed
 from pipeline.params import parse_params
@@ -108,6 +108,18 @@ def test_a_sampler_of_real_images_teaches_their_classes(made: Project) -> None:
         "kind": "member",
         "skipped": "its members are unconditional: it cannot be asked for a class",
     }
+
+
+def test_who_lacks_a_class_has_no_part_in_it_and_the_others_go_on(made: Project) -> None:
+    train = load_split(made.prepared, "train")
+    assert train.labels is not None
+    lacking = Copies(train.images, train.labels)
+    lacking.lacking = (1,)
+    arms = [(ARM, lacking), ({"name": "gan/r0", "kind": "member"}, Copies(train.images, train.labels))]
+    skipped, taught = classifications(made, set_up(made.params.compute), arms, 0.1)["rows"]
+    (_, name, _) = read_manifest(made.prepared)["classes"]
+    assert skipped == {**ARM, "skipped": f"no member draws {name}"}
+    assert taught["generated"]["share"] > 0.8
 
 
 def test_images_without_classes_teach_none(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pipeline.evaluation.frechet import Matrix, Vector
 from pipeline.fusion.clusters import Head, class_means, clusters
 from pipeline.fusion.experts import FEW, Gate, Grouped, fit_gate
 from pipeline.fusion.mixture import MeanDistance
+from pipeline.fusion.moe import RAREST
 from pipeline.fusion.strategies._base import Candidate, Fusion, NotApplicableError, Problem, combine, register
 from pipeline.params.sections import OWN_EXTRACTORS
 
@@ -86,7 +87,7 @@ def fit(problem: Problem, grouping: Grouping, experts: list[Candidate]) -> Fitte
     counts = np.stack([member.counts(grouping.count) for member in members], axis=1)
     asked = np.array([grouping.asks(expert) for expert in experts])
     known = np.arange(grouping.count)[:, None] < [expert.classes for expert in experts]
-    able = np.where(asked, known, counts >= FEW)
+    able = np.where(asked, known, counts >= np.maximum(FEW, RAREST * counts.sum(axis=0)))
     found = np.where(asked, 0.0, counts / counts.sum(axis=0))
     real, most = Grouped(problem.real.features, grouping.real), 1 / problem.settings.min_acceptance
     gate = fit_gate(real, members, able, lambda joint: draws_of(joint, found), most)
