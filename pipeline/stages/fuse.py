@@ -103,7 +103,7 @@ def in_short(evidence: dict[str, Any]) -> str:
 def try_strategy(
     project: Project, runtime: Runtime, name: str, problem: Problem, scorer: Scorer
 ) -> tuple[dict[str, Any], Entrant | None]:
-    """Return a strategy's row, and what takes part in the choice where it applies.
+    """Return a strategy's row, and what takes part in the choice where it applies and its sampler draws images.
 
     It is measured by fresh samples on the part of val that it never saw.
     """
@@ -112,8 +112,12 @@ def try_strategy(
     except NotApplicableError as reason:
         return {"name": name, "skipped": str(reason)}, None
     write_networks(project, fusion)
-    sampler = load_sampler(fusion.recipe, project.snapshot, runtime.device)
-    images = draw(sampler, project.params.evaluation.samples, seed=derive_seed(project.params.seed, "fuse", name))
+    try:
+        sampler = load_sampler(fusion.recipe, project.snapshot, runtime.device)
+        images = draw(sampler, project.params.evaluation.samples, seed=derive_seed(project.params.seed, "fuse", name))
+    except ChorusError as fault:
+        # Averaged weights may put out what is no number; that is no reason to end what the others do.
+        return {"name": name, "skipped": f"it draws no images: {fault}"}, None
     score = scorer.score(images)
     evidence = {**fusion.evidence, "choose": score.distance, "noise": score.noise, "cost": sampler.cost}
     row = {"name": name, "recipe": fusion.recipe, "classes": sampler.classes}

@@ -9,11 +9,12 @@ import torch
 
 from pipeline.errors import ChorusError
 from pipeline.files import read_json, write_array, write_json
+from pipeline.fusion.strategies._base import _REGISTRY, Fusion, Problem, Snapshot
 from pipeline.models._base import ModelConfig, architecture
 from pipeline.params import parse_params
 from pipeline.project import Project
 from pipeline.stages import evaluate, fuse, reference
-from pipeline.weights import save_snapshot
+from pipeline.weights import load_generator, save_snapshot
 from tests.factories import write_prepared
 
 PARAMS = """
@@ -59,6 +60,32 @@ def test_what_is_left_out_takes_no_part_and_is_judged_all_the_same(
     assert table["diversity"]["members"] == [kept]
     assert [row["name"] for row in table["diversity"]["mixtures"]] == ["uniform", "weighted_kid", "greedy"]
     assert all(row["ambiguity"] == pytest.approx(0, abs=1e-9) for row in table["diversity"]["mixtures"])
+
+
+def test_a_strategy_that_draws_no_images_is_skipped_and_the_others_go_on(
+    evaluated: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(evaluated.root, tmp_path / "copy")
+    target = Project(tmp_path / "copy", evaluated.params)
+
+    def broken(problem: Problem) -> Fusion:
+        source = problem.ranked()[0].id
+        generator, _ = load_generator(target.snapshot(source))
+        for weight in generator.parameters():
+            weight.fill_(float("nan"))
+        made = Snapshot(source, generator)
+        return Fusion({"kind": "candidate", "id": "soup/made/1"}, {"weights": {source: 1.0}}, {}, {"soup/made/1": made})
+
+    monkeypatch.setitem(_REGISTRY, "weighted_kid", broken)
+    fuse.run(target)
+    table = read_json(target.fused / "strategies.json")
+    uniform, soup, greedy = table["strategies"]
+    assert soup == {
+        "name": "weighted_kid",
+        "skipped": "it draws no images: the generator puts out NaN or infinity: its weights are damaged",
+    }
+    assert table["winner"] in {uniform["name"], greedy["name"]}
+    assert all("why" in row for row in (uniform, greedy))
 
 
 def test_features_that_are_not_finite_are_refused_with_the_candidates_name(evaluated: Project, tmp_path: Path) -> None:
