@@ -129,6 +129,17 @@ def test_weights_that_were_initialised_apart_are_not_averaged(names):
         strategy("soup")(problem(*names, profiles=lambda name: {}))
 
 
+def test_an_average_that_draws_no_numbers_is_left_out():
+    def broken(name):
+        of = averages(name)
+        return of if "4" in name else {width: {n: w * torch.nan for n, w in own.items()} for width, own in of.items()}
+
+    found = tried(problem("a/r0/400", "a/r0/800", profiles=broken))
+    assert {about["nimg"] for about in found.values()} == {400}
+    with pytest.raises(NotApplicableError, match=r"no average draws images: soup/a-r0/.*: the generator puts out NaN"):
+        strategy("soup")(problem("a/r0/500", profiles=broken))
+
+
 def test_without_networks_it_says_so():
     with pytest.raises(NotApplicableError, match="no networks"):
         strategy("soup")(replace(problem("a/r0/1"), material=None))

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.compute import Runtime
+from pipeline.errors import ChorusError
 from pipeline.evaluation.frechet import mean_distance
 from pipeline.evaluation.ruler import Real
 from pipeline.fusion.posthoc import Profile, combination, combine
@@ -53,19 +54,29 @@ class Average:
 
 @register("soup")
 def soup(problem: Problem) -> Fusion:
-    """Return the average of weights that is nearest to the part of `val` to fit on, by samples of its own."""
+    """Return the average of weights that is nearest to the part of `val` to fit on, by samples of its own.
+
+    One whose images are no numbers is left out.
+    """
     material = problem.material
     if material is None:
         raise NotApplicableError("there are no networks to average")
     tried: dict[str, dict[str, Any]] = {}
+    faults: list[str] = []
     best: tuple[float, Average, nn.Module] | None = None
     for average in chain(along_trainings(problem, material), among_siblings(problem, material)):
         network = network_of(average, problem, material)
-        distance = measured(network, problem, material)
+        try:
+            distance = measured(network, problem, material)
+        except ChorusError as fault:
+            faults.append(f"{average.id}: {fault}")
+            continue
         about = {**average.about, "source": average.source.id, "plain": problem.distances[average.source.id]}
         tried[average.id] = {"fit": distance, **about}
         if best is None or distance < best[0]:
             best = distance, average, network
+    if best is None and faults:
+        raise NotApplicableError(f"no average draws images: {faults[0]}")
     if best is None:
         raise NotApplicableError(
             "no snapshot has stored averages (families.NAME.ema_profiles), and no member of a race has siblings"
