@@ -22,6 +22,15 @@ class _Pair(NamedTuple):
     covariance: Matrix
 
 
+def beyond_rounding(values: Vector) -> NDArray[np.bool_]:
+    """Tell which of a covariance's d eigenvalues, or of a product of two, are more than the rounding of the largest.
+
+    The others are of directions without variance, as where there are fewer images than features.
+    """
+    held: NDArray[np.bool_] = values > len(values) * np.finfo(np.float64).eps * max(values.max(initial=0.0), 1e-300)
+    return held
+
+
 class Moments(_Pair):
     """Mean (d) and covariance (d×d) of a set of images, and the root that all that is compared with it shares."""
 
@@ -36,7 +45,7 @@ class Moments(_Pair):
             return np.asarray(np.linalg.cholesky(self.covariance), dtype=np.float64)
         except np.linalg.LinAlgError:
             values, vectors = np.linalg.eigh(self.covariance)
-        held = values > len(values) * np.finfo(np.float64).eps * max(values[-1], 0.0)
+        held = beyond_rounding(values)
         upper = np.linalg.qr((vectors[:, held] * np.sqrt(values[held])).T, mode="r")
         return np.asarray(upper, dtype=np.float64).T
 
@@ -107,6 +116,19 @@ def seen_through(root: Matrix, covariance: Matrix) -> Matrix:
         half = covariance[start:, start:] @ root[start:, start:stop]
         result[start:, start:stop] = root[start:, start:].T @ half
     return result
+
+
+def transport(root: Matrix, covariance: Matrix) -> tuple[Matrix, float]:
+    """Return T = L (LᵀΣL)^−½ Lᵀ, d×d, and tr (LᵀΣL)^½ of a root L, d×r, and a covariance Σ, d×d.
+
+    I − T is the derivative of the distance by Σ. Directions without variance have no finite slope; they are left out of
+    T, as in a pseudo-inverse.
+    """
+    values, vectors = np.linalg.eigh(root.T @ covariance @ root)
+    roots = np.sqrt(np.maximum(values, 0))
+    inverse = np.divide(1, roots, out=np.zeros_like(roots), where=beyond_rounding(values))
+    half = root @ vectors
+    return (half * inverse) @ half.T, float(roots.sum())
 
 
 def distance(fake: Moments, real: Moments) -> float:

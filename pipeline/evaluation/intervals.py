@@ -15,7 +15,7 @@ import numpy as np
 
 from pipeline.errors import ChorusError
 from pipeline.evaluation.features import Features
-from pipeline.evaluation.frechet import ROWS_AT_ONCE, Matrix, Moments, Vector, seen_through
+from pipeline.evaluation.frechet import ROWS_AT_ONCE, Matrix, Moments, Vector, beyond_rounding, seen_through
 from pipeline.evaluation.ruler import Ruler
 
 IMAGES_A_DIMENSION = 5  # with fewer, terms beyond the second order outweigh what the distance differs by
@@ -91,7 +91,7 @@ def estimate(fake: Features, real: Features, ruler: Ruler) -> Estimate:
         )
     values, vectors = np.linalg.eigh(seen_through(target.root, seen.covariance))
     # Directions without variance add nothing to the trace root, and no derivative of it is finite there.
-    held = values > len(values) * np.finfo(np.float64).eps * max(values.max(initial=0.0), 1e-300)
+    held = beyond_rounding(values)
     roots, through = np.sqrt(values[held]), target.root @ vectors[:, held]
     apart = seen.mean - target.mean
     trace = np.trace(seen.covariance) + np.trace(target.covariance) - 2 * roots.sum()

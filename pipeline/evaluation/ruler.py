@@ -56,16 +56,17 @@ class Ruler:
         return scaled
 
 
-def choose_dims(setting: Literal["auto", "all"] | int, features: int, val_images: int) -> int | None:
+def choose_dims(setting: Literal["auto", "all"] | int, features: int, images: int) -> int | None:
     """Resolve `evaluation.dims` for an extractor with so many features; None means all of them.
 
-    auto: all where half of val (what fusion fits on) has at least 10 images a feature, else 16. Below that a Fréchet
-    distance is mostly the bias of its covariance estimate, which grows with the square of the dimensions.
+    images: the fewest, of real and of generated ones, that a decision is taken on. auto: all where these are at least
+    10 a feature, else 16. Below that a Fréchet distance is mostly the bias of its covariance estimate, which grows with
+    the square of the dimensions.
     """
     if setting == "all":
         return None
     if setting == "auto":
-        if val_images / 2 >= ENOUGH_IMAGES * features:
+        if images >= ENOUGH_IMAGES * features:
             return None
         setting = FEW_DIMS
     return setting if setting < features else None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluation.frechet import Matrix, Moments, Vector, Views
+from pipeline.evaluation.frechet import Matrix, Moments, Vector, Views, transport
 from pipeline.fusion.simplex import Optimum, minimise
 
 
@@ -51,20 +51,14 @@ class MixtureDistance:
         """
         mean = weights @ self.means
         covariance = np.tensordot(weights, self.second, 1) - np.outer(mean, mean)
-        values, vectors = np.linalg.eigh(self.real_root.T @ covariance @ self.real_root)
-        roots = np.sqrt(np.maximum(values, 0))
-        least = 1e-10 * max(roots.max(initial=0.0), 1e-300)
-        # Directions without variance have no finite slope; they are left out of T, as in a pseudo-inverse.
-        inverse = np.divide(1, roots, out=np.zeros_like(roots), where=roots > least)
-        half = self.real_root @ vectors
-        transport = (half * inverse) @ half.T
+        moved, trace_root = transport(self.real_root, covariance)
         real_trace = float(np.sum(self.real_root**2))
-        value = float(np.sum((mean - self.real_mean) ** 2) + np.trace(covariance) + real_trace - 2 * roots.sum())
+        value = float(np.sum((mean - self.real_mean) ** 2) + np.trace(covariance) + real_trace - 2 * trace_root)
         gradient = (
             np.trace(self.second, axis1=1, axis2=2)
             - 2 * self.means @ self.real_mean
-            - np.tensordot(self.second, transport, 2)
-            + 2 * self.means @ (transport @ mean)
+            - np.tensordot(self.second, moved, 2)
+            + 2 * self.means @ (moved @ mean)
         )
         return value, gradient
 

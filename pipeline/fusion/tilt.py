@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.evaluation.frechet import Matrix, Moments, Vector, Views, mean_distance
+from pipeline.evaluation.frechet import Matrix, Moments, Vector, Views, mean_distance, transport
 
 TOLERANCE = 1e-5  # of the objective, relative: a step that gains less counts as none
 PATIENCE = 3  # such steps in a row end the descent
@@ -61,15 +61,9 @@ def potential(views: Views, real: Views) -> Form:
     """Return the gradient of the mean distance of images with these moments, as a function of one image."""
     curvatures, slopes = [], []
     for fake, own in zip(views, real, strict=True):
-        values, vectors = np.linalg.eigh(own.root.T @ fake.covariance @ own.root)
-        roots = np.sqrt(values.clip(min=0))
-        least = 1e-10 * max(roots.max(initial=0.0), 1e-300)
-        # Directions without variance have no finite slope; they are left out of T, as in a pseudo-inverse.
-        inverse = np.divide(1, roots, out=np.zeros_like(roots), where=roots > least)
-        half = own.root @ vectors
-        transport = (half * inverse) @ half.T
-        curvatures.append(np.eye(len(transport)) - transport)
-        slopes.append(2 * (transport @ fake.mean - own.mean))
+        moved, _ = transport(own.root, fake.covariance)
+        curvatures.append(np.eye(len(moved)) - moved)
+        slopes.append(2 * (moved @ fake.mean - own.mean))
     return Form(tuple(curvatures), tuple(slopes)).times(1 / len(views))
 
 

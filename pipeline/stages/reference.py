@@ -51,7 +51,8 @@ def run(project: Project) -> None:
     for name in (*selection, *judges):
         extractor = make_extractor(project, runtime, name, splits["train"], classes)
         real = featurise(project.reference, extractor, splits)
-        dims = choose_dims(project.params.evaluation.dims, real["val"].values.shape[1], len(real["val"]))
+        fewest = min(len(real["val"]) // 2, project.params.evaluation.samples)
+        dims = choose_dims(project.params.evaluation.dims, real["val"].values.shape[1], fewest)
         ruler = fit_ruler(name, real["train"].values, dims)
         store.write_ruler(project.reference, ruler)
         accuracy = accuracy_of(real["val"], splits["val"]) if name in OWN and OWN[name].labelled else None

@@ -6,19 +6,19 @@ from pipeline.evaluation.ruler import choose_dims, decisive, fit_ruler, frechet_
 
 
 @pytest.mark.parametrize(
-    ("setting", "features", "val_images", "dims"),
+    ("setting", "features", "images", "dims"),
     [
-        ("auto", 64, 359, 16),
-        ("auto", 64, 1279, 16),
-        ("auto", 64, 1280, None),
-        ("auto", 16, 100, None),
+        ("auto", 64, 179, 16),
+        ("auto", 64, 639, 16),
+        ("auto", 64, 640, None),
+        ("auto", 5, 50, None),
         ("all", 64, 10, None),
         (8, 64, 10_000, 8),
         (64, 64, 10, None),
     ],
 )
-def test_dims(setting, features, val_images, dims) -> None:
-    assert choose_dims(setting, features, val_images) == dims
+def test_dims(setting, features, images, dims) -> None:
+    assert choose_dims(setting, features, images) == dims
 
 
 def test_names_say_the_extractor_and_fid_is_inceptions_alone() -> None:

@@ -86,6 +86,15 @@ def test_a_constant_part_has_a_finite_distance():
     assert distance.optimum().value <= min(value, distance(np.array([0.0, 1.0]))[0])
 
 
+@pytest.mark.parametrize("count", [40, 400])
+def test_directions_that_a_parts_few_images_lack_leave_its_gradient_finite(count):
+    rng = np.random.default_rng(0)
+    parts = [frechet.moments(rng.normal(size=(40, 64)) + 3) for _ in range(2)]
+    distance = MixtureDistance.of(parts, frechet.moments(rng.normal(size=(count, 64))))
+    value, gradient = distance(np.array([1.0, 0.0]))
+    assert np.abs(gradient).max() < 10 * value
+
+
 def test_several_extractors_count_the_same():
     (samples, real), (others, other_real) = problem(3), problem(4, dims=2)
     first = MixtureDistance.of([frechet.moments(s) for s in samples], real)

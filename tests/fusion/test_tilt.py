@@ -37,6 +37,21 @@ def test_the_potential_is_the_gradient_of_a_mixture_of_single_images():
     np.testing.assert_allclose(potential(tuple(views), real)(features), gradient, atol=1e-9)
 
 
+def test_the_potential_of_fewer_images_than_dimensions_is_the_gradient_among_them_and_finite_for_others():
+    rng = np.random.default_rng(0)
+    drawn, fresh = (rng.normal(size=(40, 64)) + 3 for _ in range(2))
+    real, base = (moments(rng.normal(size=(400, 64))),), np.full(40, 1 / 40)
+    step = 1e-2 * (rng.dirichlet(np.ones(40)) - base)
+
+    def biased(weights):
+        mean = weights @ drawn
+        return mean_distance((Moments(mean, ((drawn - mean) * weights[:, None]).T @ (drawn - mean)),), real)
+
+    form = potential((Moments(base @ drawn, np.cov(drawn, rowvar=False, ddof=0)),), real)
+    assert form((drawn,)) @ step == pytest.approx((biased(base + step) - biased(base - step)) / 2, rel=1e-4)
+    assert np.abs(form((fresh,))).max() < 10 * biased(base)
+
+
 @given(
     scores=st.lists(st.floats(-30, 30), min_size=1, max_size=50),
     acceptance=st.floats(0.01, 1),

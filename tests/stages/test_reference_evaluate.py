@@ -120,6 +120,17 @@ def test_unlabelled_images_are_measured_without_labels(tmp_path: Path) -> None:
     assert set(metrics) == {*(f"{kind}_selfsup" for kind in kinds), "rfd_selection"}
 
 
+@pytest.mark.parametrize(("samples", "name"), [(319, "fd16_pixels"), (320, "fd_pixels")])
+def test_few_generated_images_are_as_good_a_reason_for_few_dimensions_as_few_real_ones(
+    tmp_path: Path, samples: int, name: str
+) -> None:
+    text = (PARAMS % ", selection: [pixels], judges: [selfsup-b]").replace("samples: 100", f"samples: {samples}")
+    target = Project(tmp_path, parse_params(text))
+    write_prepared(target.prepared, n_val=640, classes=None)
+    reference.run(target)
+    assert [ruler.name for ruler in store.deciding_rulers(target.reference)] == [name]
+
+
 def test_a_classifier_without_classes_is_refused(tmp_path: Path) -> None:
     target = project(tmp_path, ", judges: [classifier]")
     write_prepared(target.prepared, classes=None)

@@ -111,10 +111,10 @@ def _pixels(problem: Problem, ids: Sequence[str]) -> Pixels | None:
             parts = [network(to_float(part.to(material.device)))[0].cpu() for part in images.split(STEP)]
         return torch.cat(parts).numpy()
 
-    # Few where there are few real images, as for every ruler.
-    dims = choose_dims("auto", config.features, 2 * len(problem.real.features[0]))
-    ruler = fit_ruler(PIXELS, features(train), dims)
     drawn = torch.cat([material.samples(c.id) for c in problem.pool if c.id in ids])
+    # Few where there are few images, as for every ruler.
+    dims = choose_dims("auto", config.features, min(len(problem.real), len(drawn)))
+    ruler = fit_ruler(PIXELS, features(train), dims)
     seen = ruler.relative(features(material.fit()[0])), ruler.relative(features(drawn))
     return Pixels(ruler, *seen, Companion(config.to_json(), network.cpu()))
 
