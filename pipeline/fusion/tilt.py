@@ -70,14 +70,16 @@ def potential(views: Views, real: Views) -> Form:
 def fit_tilt(features: Sequence[Matrix], base: Vector, real: Views, strength: float, acceptance: float) -> Form:
     """Return t(x) = −g(x)/ε at the optimum: the logarithm of the density ratio up to a constant (see `bound`).
 
-    features: N×d for each extractor. base: b, N, adds up to 1. real: moments of the real images. strength: ε, in units
-    of the distance; the smaller, the nearer to the real moments and the farther from what the sampler gives.
+    features: N×d for each extractor. base: b, N, adds up to 1. real: moments of the real images. strength: ε, above 0,
+    in units of the distance; the smaller, the nearer to the real moments and the farther from what the sampler gives.
     acceptance: α, in (0, 1]. Mirror descent in the dual: every iterate t is such a form, and its weights the ones that
     rejection by it gives, so that stopping early delivers what was measured.
     """
 
     def objective(form: Form) -> tuple[float, Form]:
         scores = form(features)
+        if not np.isfinite(scores).all():
+            return np.inf, form
         weights = base * np.exp(np.minimum(scores - bound(scores, base, acceptance), 0))
         weights /= weights.sum()
         views, held = weighted_views(features, weights), weights > 0
@@ -92,7 +94,8 @@ def fit_tilt(features: Sequence[Matrix], base: Vector, real: Views, strength: fl
     while settled < PATIENCE and step > LEAST_STEP:
         trial = form.times(1 - step) + gradient.times(-step / strength)
         trial_value, trial_gradient = objective(trial)
-        if trial_value > value:
+        # What is no number is no gain either.
+        if not trial_value <= value:
             step /= 2
             continue
         settled = settled + 1 if value - trial_value <= TOLERANCE * abs(value) else 0

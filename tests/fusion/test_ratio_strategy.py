@@ -82,6 +82,14 @@ def test_extractors_that_are_not_ours_are_refused():
         strategy("ratio")(problem(foreign))
 
 
+def test_images_that_all_look_alike_need_no_ratio():
+    given = problem(count=60)
+    alike = tuple(np.zeros_like(x) for x in given.real.features)
+    pool = tuple(replace(candidate, read=lambda: alike) for candidate in given.pool)
+    with pytest.raises(NotApplicableError, match="is 0: there is nothing to tilt"):
+        strategy("ratio")(replace(given, pool=pool, real=Real(alike)))
+
+
 def test_real_images_need_no_ratio():
     """What nothing can be gained from is said, and no wrong ratio is delivered."""
     given = problem(count=400)

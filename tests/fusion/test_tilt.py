@@ -96,6 +96,12 @@ def test_it_brings_fresh_images_to_the_real_moments():
     assert after < 0.05 * before
 
 
+def test_the_descent_ends_where_the_objective_is_no_number():
+    features, real = sides(60)
+    form = fit_tilt(features, np.full(60, 1 / 60), real, np.nan, ALPHA)
+    assert not any(curvature.any() for curvature in form.curvatures)
+
+
 def test_a_strong_divergence_leaves_what_the_sampler_gives():
     features, real = sides()
     base = np.full(1500, 1 / 1500)

@@ -148,8 +148,13 @@ def _leave_one_out(parts: list[NDArray[np.int64]]) -> list[tuple[NDArray[np.int6
 
 
 def _fitted(fit: Part, real: Real, strength: float, least: float) -> Form:
-    """Return the tilt of a strength that is in units of these images' distance."""
+    """Return the tilt of a strength that is in units of these images' distance.
+
+    Raises `NotApplicableError` where there is no distance to bring down, or where it is no number.
+    """
     scale = float(np.mean(_distances(fit.features, fit.base, real)))
+    if not 0 < scale < math.inf:
+        raise NotApplicableError(f"the distance of the images to fit on is {scale:g}: there is nothing to tilt")
     return fit_tilt(fit.features, fit.base, real.views, strength * scale, least)
 
 
