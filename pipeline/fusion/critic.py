@@ -75,12 +75,11 @@ def read_logits(real: Logits, generated: Logits) -> Reading:
 
 
 class FusedCritic(nn.Module):
-    """Discriminators and how each is read. `passes`: of a network, for one image."""
+    """Discriminators and how each is read."""
 
     def __init__(self, critics: Sequence[nn.Module], readings: Sequence[Reading]) -> None:
         super().__init__()
         self.critics = nn.ModuleList(critics)
-        self.passes = sum(float(getattr(critic, "passes", 1.0)) for critic in critics)
         self.slopes: Tensor
         self.intercepts: Tensor
         self.quantiles: Tensor

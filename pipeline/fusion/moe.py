@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import ChorusError
 from pipeline.evaluation.networks import to_float
-from pipeline.fusion.rejection import passes_of
-from pipeline.fusion.samplers import BLOCK, Sampler, choices, indexed, to_uint8
+from pipeline.fusion.samplers import BLOCK, Sampler, choices, indexed, passes_of, to_uint8
 from pipeline.randomness import derive_seed, generator
 
 RAREST = 0.01  # share of a part's images that a group has to hold for it to be looked for among them

@@ -1,13 +1,15 @@
 """Refinement in latent space: latents walk to where the critic finds the generator's images more real."""
 
+from functools import cached_property
+
 import torch
 from torch import Tensor
 
 from pipeline.fusion.critic import FusedCritic
-from pipeline.fusion.samplers import BLOCK, CandidateSampler, Sampler, classes_of, indexed, latents
+from pipeline.fusion.samplers import BLOCK, CandidateSampler, Sampler, classes_of, indexed, latents, passes_of
 from pipeline.randomness import generator
 
-BACKWARD = 2  # passes that a gradient counts as, as is usual, though that of frozen weights costs one
+BACKWARD = 1  # passes that a gradient counts as: that of frozen weights is taken for the inputs alone
 
 
 class RefineSampler(Sampler):
@@ -26,8 +28,12 @@ class RefineSampler(Sampler):
 
     @property
     def cost(self) -> float:
-        each = self.source.cost + self.critic.passes
-        return self.source.cost + self.steps * (1 + BACKWARD) * each
+        return self.source.cost + self.steps * (1 + BACKWARD) * (self.source.cost + self.judging_cost)
+
+    @cached_property
+    def judging_cost(self) -> float:
+        """Operations of the critic's pass over those of a generator's pass."""
+        return passes_of(self.critic, self.source)
 
     def at(self, rows: Tensor, seed: int, labels: Tensor | None = None) -> Tensor:
         z = latents(rows, self.source.latent, seed)

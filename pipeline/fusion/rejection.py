@@ -4,9 +4,8 @@ from functools import cached_property
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.fusion.samplers import BLOCK, Sampler, indexed
+from pipeline.fusion.samplers import BLOCK, Sampler, indexed, passes_of
 from pipeline.randomness import derive_seed, generator
 
 
@@ -55,15 +54,6 @@ class RejectionSampler(Sampler):
             if not len(left):
                 break
         return images
-
-
-def passes_of(network: nn.Module, source: Sampler) -> float:
-    """Return what a network's pass on an image costs, by operations, in units of a pass of the generator it is from."""
-    with FlopCounterMode(display=False) as drawing:
-        images = source.at(torch.arange(BLOCK), 0)
-    with FlopCounterMode(display=False) as passing, torch.inference_mode():
-        network(images)
-    return source.cost * passing.get_total_flops() / drawing.get_total_flops()
 
 
 def _uniform(rows: Tensor, seed: int) -> Tensor:

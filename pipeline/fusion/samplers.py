@@ -7,11 +7,14 @@ of the arithmetic.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.errors import ChorusError
+from pipeline.layers.operations import operations
 from pipeline.randomness import derive_seed, generator
 
 BLOCK = 256  # random numbers are drawn for this many images at once, whatever the batch
@@ -44,7 +47,7 @@ class Sampler(ABC):
     @property
     @abstractmethod
     def cost(self) -> float:
-        """Network passes that one delivered image costs, in units of one generator pass."""
+        """What one delivered image costs in passes of its generator; other networks count by their operations."""
 
     def sample(self, n: int, *, seed: int, labels: Tensor | None = None, first: int = 0) -> Iterator[Tensor]:
         """Yield uint8 B×C×H×W batches, `n` images in all; the same seed gives the same images.
@@ -80,6 +83,14 @@ class Sampler(ABC):
 def draw(sampler: Sampler, n: int, *, seed: int, labels: Tensor | None = None) -> Tensor:
     """Return `n` images as one uint8 tensor n×C×H×W; labels as of `Sampler.sample`."""
     return torch.cat(list(sampler.sample(n, seed=seed, labels=labels)))
+
+
+@torch.inference_mode()
+def passes_of(network: Callable[[Tensor], Any], source: Sampler) -> float:
+    """Return what a network's pass on an image costs, by operations, in units of a pass of the generator it is from."""
+    rows = torch.arange(BLOCK)
+    images = source.at(rows, 0)
+    return source.cost * operations(lambda: network(images)) / operations(lambda: source.at(rows, 0))
 
 
 def indexed(rows: Tensor, draw_block: Callable[[int], Tensor]) -> Tensor:
@@ -216,9 +227,12 @@ class VoteSampler(Sampler):
 
     @property
     def cost(self) -> float:
-        # A critic's pass is counted as a generator's: the two mirror each other in every architecture here.
-        passes = sum(float(getattr(critic, "passes", 1.0)) for critic in self.critics)
-        return self.draws * (self.source.cost + passes)
+        return self.draws * (self.source.cost + self.judging_cost)
+
+    @cached_property
+    def judging_cost(self) -> float:
+        """Operations of all critics' passes over those of a generator's pass."""
+        return passes_of(lambda images: [critic(images) for critic in self.critics], self.source)
 
     @torch.inference_mode()
     def at(self, rows: Tensor, seed: int, labels: Tensor | None = None) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
 from pipeline.layers.convolutional import Down, Up, initialise
+from pipeline.layers.operations import operations
 from pipeline.layers.refiner import BLOCKS, SLOPE, Residual
 
 
@@ -50,7 +51,7 @@ class Stack(nn.Module):
 
     Parts whose latents are shorter take the beginning of the shared one. Where all know classes, all are asked for the
     same; where only some do, the last number of a latent that is longer by it chooses their class, and the whole knows
-    none. Only the combiner is trained. `passes`: those of all parts, and one for the combiner.
+    none. Only the combiner is trained.
     """
 
     def __init__(self, parts: Iterable[nn.Module], combiner: nn.Module) -> None:
@@ -61,8 +62,18 @@ class Stack(nn.Module):
         shares = [tuple(getattr(part, "class_shares", ())) for part in each]
         self.class_shares = shares[0] if all(shares) else ()
         self.latent = max(part.latent for part in each) + (any(shares) and not all(shares))
-        self.passes = 1.0 + sum(getattr(part, "passes", 1.0) for part in each)
         self.parts.requires_grad_(False)
+
+    @property
+    def passes(self) -> float:
+        """Those of all parts, and the combiner's, which counts in units of theirs by its operations."""
+        device = next(self.combiner.parameters()).device
+        z = torch.zeros(1, self.latent, device=device)
+        y = torch.zeros(1, dtype=torch.long, device=device) if self.class_shares else None
+        with torch.inference_mode():
+            images = self._images(z, y)
+            share = operations(lambda: self.combiner(images)) / operations(lambda: self._images(z, y))
+        return (1 + share) * sum(float(getattr(part, "passes", 1.0)) for part in self.parts)
 
     def train(self, mode: bool = True) -> "Stack":
         """Set the combiner's mode; the parts stay in evaluation mode."""
@@ -72,7 +83,10 @@ class Stack(nn.Module):
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Map B×latent, and B labels where all parts know classes, to B×C×H×W in [-1, 1]."""
-        return self.combiner(torch.stack([self._drawn(part, z, y) for part in self.parts], 1))
+        return self.combiner(self._images(z, y))
+
+    def _images(self, z: Tensor, y: Tensor | None) -> Tensor:
+        return torch.stack([self._drawn(part, z, y) for part in self.parts], 1)
 
     def _drawn(self, part: Any, z: Tensor, y: Tensor | None) -> Tensor:
         shares = tuple(getattr(part, "class_shares", ()))

@@ -11,13 +11,11 @@ from pipeline.layers.conditional import Labelled
 class Panel(Labelled):
     """Several discriminators of one generator (Durugkar, Gemp, Mahadevan 2017, "Generative Multi-Adversarial
     Networks"). As one it judges by the mean of their logits, where a panel that trains a generator weighs each.
-    `passes`: of a network, for one image.
     """
 
     def __init__(self, judges: Iterable[nn.Module]) -> None:
         super().__init__()
         self.judges = nn.ModuleList(judges)
-        self.passes = float(len(self.judges))
 
     def each(self, images: Tensor, y: Tensor | None = None) -> Tensor:
         """Map B×C×H×W, and B labels where there are classes, to the logits of all k, k×B."""

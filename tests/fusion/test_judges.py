@@ -29,8 +29,10 @@ def test_panels_and_identifiers_vote_beside_others(shares: tuple[float, ...], tm
     recipe = {"kind": "vote", "source": mixture, "critics": names, "draws": 2}
     sampler = load_sampler(recipe, tmp_path.joinpath)
     assert isinstance(sampler, VoteSampler)
-    # Two draws of the mixture, each seen by one critic, three in a panel, and one.
-    assert sampler.cost == 2 * (1 + 5)
+    # Two draws of the mixture, each seen by one critic, three in a panel, and one with a few outputs more.
+    alone = VoteSampler(sampler.source, sampler.critics[:1], draws=2).judging_cost
+    assert sampler.cost == 2 * (1 + sampler.judging_cost)
+    assert sampler.judging_cost == pytest.approx(5 * alone, rel=0.05)
     labels = torch.arange(10) % 2 if shares else None
     images = draw(sampler, 10, seed=0, labels=labels)
     assert images.shape == (10, 1, 8, 8)

@@ -94,8 +94,16 @@ def test_asked_classes_are_delivered():
     assert sampler(ByClass()).classes == 2
 
 
-def test_the_cost_counts_a_step_as_a_pass_forward_and_two_back_of_generator_and_critics():
-    assert sampler(steps=5).cost == 1 + 5 * 3 * (1 + 1)
+def test_the_cost_counts_a_step_as_a_pass_forward_and_one_back_of_generator_and_critics():
+    torch.manual_seed(0)
+    generator = nn.Sequential(nn.Linear(3, 4), nn.Unflatten(1, (1, 2, 2))).requires_grad_(False)
+    generator.latent = 3
+    critics = [nn.Sequential(nn.Flatten(0), nn.Unflatten(0, (-1, 4)), nn.Linear(4, 1), nn.Flatten(0)) for _ in range(2)]
+    for critic in critics:
+        critic.requires_grad_(False)
+    walk = RefineSampler(CandidateSampler(generator), FusedCritic(critics, [READING, READING]), 5, 0.1)
+    # The generator has 12 weights, a critic 4.
+    assert walk.cost == pytest.approx(1 + 5 * 2 * (12 + 2 * 4) / 12)
 
 
 @pytest.mark.parametrize("name", [*registered(pipeline.models), "cascade", "mixture", "stack"])

@@ -150,12 +150,27 @@ def test_a_vote_prefers_what_the_critics_like():
     assert voted == pytest.approx(1 - 0.25**3, abs=0.02)
 
 
-def test_costs_count_every_pass():
+class Costly(Linear):
+    """Takes 6 operations an image, as one number is made of three."""
+
+    def forward(self, z, y=None):
+        return super().forward(z) + 0 * (z[:, :3] @ torch.ones(3, 1))[:, :, None, None]
+
+
+class CostlyCritic(Brightness):
+    """Takes 24 operations an image, as three numbers are made of four."""
+
+    def forward(self, images, y=None):
+        return super().forward(images) + 0 * (images.flatten(1) @ torch.ones(4, 3)).sum(1)
+
+
+def test_costs_count_every_pass_of_a_generator_and_the_critics_by_their_operations():
     by_kind = samplers()
     assert by_kind["candidate"].cost == 1
     assert by_kind["mixture"].cost == 1
     assert by_kind["average"].cost == 2
-    assert by_kind["vote"].cost == 3 * (1 + 1)
+    vote = VoteSampler(CandidateSampler(Costly(0.0)), [CostlyCritic(), CostlyCritic()], draws=3)
+    assert vote.cost == pytest.approx(3 * (1 + 2 * 24 / 6))
 
 
 def test_rounding_covers_the_whole_range():
