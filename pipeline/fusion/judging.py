@@ -18,6 +18,10 @@ def fit_readings(problem: Problem) -> dict[str, Reading]:
     Real images are those to fit on, generated ones as many of the uniform mixture of all members. Discriminators that
     put out what is no number are left out. Raises `NotApplicableError` where there is none.
     """
+    return problem.once("readings", _fit)
+
+
+def _fit(problem: Problem) -> dict[str, Reading]:
     names, material = problem.critics(), problem.material
     if material is None:
         raise NotApplicableError("there are no images to read the discriminators on")

@@ -44,6 +44,10 @@ class MixtureDistance:
         second = np.stack([cov + np.outer(mean, mean) for mean, cov in parts])
         return cls(means, second, real.mean, real.root)
 
+    def against(self, real: Moments) -> "MixtureDistance":
+        """Return the distance of mixtures of the same parts from other real images."""
+        return MixtureDistance(self.means, self.second, real.mean, real.root)
+
     def __call__(self, weights: Vector) -> tuple[float, Vector]:
         """Return the distance at `weights` (M, on the simplex) and its gradient (M).
 
@@ -74,6 +78,10 @@ class MeanDistance:
         """Build from what the extractors see of the parts and of the real images."""
         by_extractor = zip(*parts, strict=True)
         return cls(tuple(MixtureDistance.of(seen, own) for seen, own in zip(by_extractor, real, strict=True)))
+
+    def against(self, real: Views) -> "MeanDistance":
+        """Return the distance of mixtures of the same parts from other real images; what is of the parts is shared."""
+        return MeanDistance(tuple(one.against(own) for one, own in zip(self.each, real, strict=True)))
 
     def __call__(self, weights: Vector) -> tuple[float, Vector]:
         """Return the distance at `weights` (M, on the simplex) and its gradient (M)."""

@@ -95,6 +95,16 @@ def test_directions_that_a_parts_few_images_lack_leave_its_gradient_finite(count
     assert np.abs(gradient).max() < 10 * value
 
 
+def test_other_real_images_see_the_same_parts():
+    samples, real = problem(5)
+    _, other = problem(6)
+    parts = [(frechet.moments(s),) for s in samples]
+    moved, built = MeanDistance.of(parts, (real,)).against((other,)), MeanDistance.of(parts, (other,))
+    weights = np.array([0.2, 0.5, 0.3])
+    assert moved(weights)[0] == built(weights)[0]
+    assert (moved(weights)[1] == built(weights)[1]).all()
+
+
 def test_several_extractors_count_the_same():
     (samples, real), (others, other_real) = problem(3), problem(4, dims=2)
     first = MixtureDistance.of([frechet.moments(s) for s in samples], real)

@@ -10,6 +10,7 @@ from pipeline.fusion.diversity import diversity
 from pipeline.fusion.kinds import Loader, build_sampler
 from pipeline.fusion.needs import networks_of
 from pipeline.fusion.samplers import draw
+from pipeline.fusion.strategies import weighted
 from pipeline.fusion.strategies._base import Candidate, NotApplicableError, Problem, strategy
 from pipeline.layers.combiner import Combiner
 from pipeline.params import Fusion, registered
@@ -93,6 +94,19 @@ def test_weighted_beats_best_and_uniform_and_drops_the_far_member():
     # Pruning costs no more than the gap of what is delivered says; the optimum itself is exact to its own gap.
     loss = evidence["fit"] - evidence["fit_optimum"]
     assert -evidence["kkt_residual"] <= loss <= evidence["kkt_residual_delivered"] < 0.05
+
+
+def test_what_strategies_share_is_fitted_once_for_a_problem_and_anew_for_another(monkeypatch):
+    given, fits = problem(), []
+    plain = weighted.fitted
+    monkeypatch.setattr(weighted, "fitted", lambda problem: fits.append(problem) or plain(problem))
+    refined = strategy("refine")(given)
+    assert strategy("weighted")(given) is strategy("weighted")(given)
+    assert refined.recipe["weights"] == strategy("weighted")(given).recipe["weights"]
+    assert len(fits) == 1
+    other = replace(given, seed=5)
+    assert strategy("weighted")(other).evidence == plain(other).evidence
+    assert len(fits) == 2
 
 
 def test_greedy_comes_close_to_the_optimum_from_above():

@@ -3,7 +3,7 @@
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -54,6 +54,7 @@ class Candidate:
         return self.id.rpartition("/")[0]
 
 
+Made = TypeVar("Made")
 Images = tuple[Tensor, Tensor | None]  # uint8 N×C×H×W and their classes, N int64, where there are any
 
 
@@ -100,6 +101,7 @@ class Problem:
     distances: dict[str, float]
     material: Material | None = None
     rulers: tuple[Ruler, ...] = ()
+    _made: dict[str, Any] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     @classmethod
     def of(
@@ -113,6 +115,16 @@ class Problem:
     ) -> "Problem":
         distances = {c.id: mean_distance(c.views, real.views) for c in pool}
         return cls(pool, real, settings, seed, distances, material, tuple(rulers))
+
+    def once(self, name: str, make: "Callable[[Problem], Made]") -> Made:
+        """Return what `make` makes of this problem, made when it is first asked for: several strategies start from it.
+
+        It has to be the same whenever it is made, and nobody may change it.
+        """
+        if name not in self._made:
+            self._made[name] = make(self)
+        made: Made = self._made[name]
+        return made
 
     def ranked(self) -> list[Candidate]:
         """Return the pool, nearest to the real images first; equal distances in the order of ids."""

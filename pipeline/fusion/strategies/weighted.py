@@ -9,13 +9,17 @@ from pipeline.fusion.strategies._base import Fusion, Problem, combine, register
 @register("weighted")
 def weighted(problem: Problem) -> Fusion:
     """Certify the optimum by its gap; few real images shrink the weights, thousands leave them as they are."""
+    return problem.once("weighted", fitted)
+
+
+def fitted(problem: Problem) -> Fusion:
+    """Fit it anew; other strategies start from it, too."""
     parts, real = [candidate.views for candidate in problem.pool], problem.real
     distance = MeanDistance.of(parts, real.views)
     optimum = distance.optimum()
-    halves = [
-        (MeanDistance.of(parts, real.take(inside).views), MeanDistance.of(parts, real.take(outside).views))
-        for inside, outside in divisions(len(real), problem.seed)
-    ]
+    sides = [distance.against(real.take(outside).views) for _, outside in divisions(len(real), problem.seed)]
+    # Each division comes both ways, one after the other.
+    halves = [(sides[place ^ 1], side) for place, side in enumerate(sides)]
     members = [candidate.member for candidate in problem.pool]
     shrinkage = shrunk(prune(optimum.weights), distance, halves, members, lambda given, weights: given(weights)[0])
     fit, gradient = distance(shrinkage.weights)
