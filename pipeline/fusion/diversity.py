@@ -6,32 +6,27 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.evaluation.ruler import Real
-from pipeline.fusion.kernel import MeanKernel
 from pipeline.fusion.kernel_distance import KernelDistance
-from pipeline.fusion.strategies._base import Candidate
+from pipeline.fusion.pool_kernel import pool_kernel
+from pipeline.fusion.strategies._base import Problem
 
 
-def diversity(
-    pool: Sequence[Candidate],
-    members: Sequence[str],
-    mixtures: Mapping[str, Mapping[str, float]],
-    real: Real,
-    seed: int,
-) -> dict[str, Any]:
+def diversity(problem: Problem, members: Sequence[str], mixtures: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
     """Return kernel distances (unbiased KID in relative features) of mixtures, and the correlation of members' errors.
 
-    members: ids of candidates that are compared, in their order. mixtures: weights by id, by the mixture's name. real:
-    images that the weights were not fitted to. Of each mixture: `kid`, the weighted `mean` of its parts' and their
-    `ambiguity`; kid = mean − ambiguity, so no mixture of parts like these is nearer than their disagreement allows.
+    problem: one with images held out, which all is measured against. members: ids of candidates that are compared, in
+    their order. mixtures: weights by id, by the mixture's name. Of each mixture: `kid`, the weighted `mean` of its
+    parts' and their `ambiguity`; kid = mean − ambiguity, so no mixture of parts like these is nearer than their
+    disagreement allows.
     `correlation`: as of `KernelDistance.error_correlation`, with null for NaN.
     """
-    place = {candidate.id: i for i, candidate in enumerate(pool)}
-    kernel = MeanKernel.of([*(candidate.read() for candidate in pool), real.features], seed)
-    distance = KernelDistance.of(kernel, len(pool), [len(pool)])
+    assert problem.held_out is not None
+    place = {candidate.id: i for i, candidate in enumerate(problem.pool)}
+    kernel = pool_kernel(problem)
+    distance = KernelDistance.of(kernel, len(place), [len(kernel.rows) - 1])
     each, rows = distance.of_each(), []
     for name, by_id in mixtures.items():
-        weights = np.zeros(len(pool))
+        weights = np.zeros(len(place))
         weights[[place[part] for part in by_id]] = list(by_id.values())
         mean, gain = float(weights @ each), distance.ambiguity(weights)
         rows.append({"name": name, "mean": mean, "ambiguity": gain, "kid": distance.unbiased(weights)})

@@ -27,34 +27,36 @@ class Path:
         return np.bincount(self.picks, minlength=count) / len(self.picks)
 
 
-def forward_selection(function: Callable[[Vector], tuple[float, Vector]], count: int, steps: int) -> Path:
+def forward_selection(
+    function: Callable[[Vector], tuple[float, Vector]], count: int, steps: int, value_of: Callable[[Vector], float]
+) -> Path:
     """Add one of `count` parts at a time to a uniform bag, always the one that makes `function` smallest.
 
-    function: maps weights on the simplex to (value, gradient), and is convex. A part can be added again, so the bag
-    approaches any weights. Returns the shortest of the best bags on the path of `steps` additions; of equal parts the
-    first is taken.
+    function: maps weights on the simplex to (value, gradient), and is convex. value_of: maps them to the value alone,
+    which is all that an addition is compared by; the gradient is taken of what was added. A part can be added again, so
+    the bag approaches any weights. Returns the shortest of the best bags on the path of `steps` additions; of equal
+    parts the first is taken.
 
     Not every addition is evaluated, and the choice is exact all the same: a convex function is nowhere below its
     tangent, so an addition whose tangent is no lower than the best one found so far cannot be better.
     """
     corners = np.eye(count)
-    found = [function(corner) for corner in corners]
     evaluations = count
-    first = int(np.argmin([value for value, _ in found]))
-    picks, (value, gradient) = [first], found[first]
+    first = int(np.argmin([value_of(corner) for corner in corners]))
+    picks, (value, gradient) = [first], function(corners[first])
     values, bag = [value], corners[first]
     for size in range(2, steps + 1):
         tangents = value + (gradient - gradient @ bag) / size
-        best: tuple[float, Vector] = (np.inf, gradient)
+        best = np.inf
         for part in promising(tangents):
-            if tangents[part] >= best[0]:
+            if tangents[part] >= best:
                 break
             evaluations += 1
-            trial = function(bag + (corners[part] - bag) / size)
-            if trial[0] < best[0]:
+            trial = value_of(bag + (corners[part] - bag) / size)
+            if trial < best:
                 pick, best = int(part), trial
-        value, gradient = best
         bag = bag + (corners[pick] - bag) / size
+        value, gradient = function(bag)
         picks.append(pick)
         values.append(value)
     length = int(np.argmax(np.array(values) <= min(values) + TOLERANCE)) + 1

@@ -49,6 +49,10 @@ class KernelDistance:
         drawn = self.parts @ weights
         return float(weights @ drawn - 2 * weights @ self.cross + self.real), 2 * (drawn - self.cross)
 
+    def value(self, weights: Vector) -> float:
+        """Return the biased estimate at `weights` alone."""
+        return self(weights)[0]
+
     def optimum(self) -> Optimum:
         """Return the weights of the smallest biased estimate."""
         return minimise(self, len(self.parts), tolerance=PRECISION)

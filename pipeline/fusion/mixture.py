@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluation.frechet import Matrix, Moments, Vector, Views, transport
+from pipeline.evaluation.frechet import Matrix, Moments, Vector, Views, seen_through, transport
 from pipeline.fusion.simplex import Optimum, minimise
 
 
@@ -48,23 +48,34 @@ class MixtureDistance:
         """Return the distance of mixtures of the same parts from other real images."""
         return MixtureDistance(self.means, self.second, real.mean, real.root)
 
+    def value(self, weights: Vector) -> float:
+        """Return the distance at `weights` alone, in a third of the time that its gradient takes besides."""
+        mean, covariance = self._moments(weights)
+        values = np.linalg.eigvalsh(seen_through(self.real_root, covariance))
+        return self._distance(mean, covariance, float(np.sqrt(values.clip(min=0)).sum()))
+
     def __call__(self, weights: Vector) -> tuple[float, Vector]:
         """Return the distance at `weights` (M, on the simplex) and its gradient (M).
 
         With T = L (LᵀΣL)^−½ Lᵀ the gradient is gᵢ = tr Mᵢ − 2μᵢᵀμr − tr(TMᵢ) + 2μᵢᵀTμ.
         """
-        mean = weights @ self.means
-        covariance = np.tensordot(weights, self.second, 1) - np.outer(mean, mean)
+        mean, covariance = self._moments(weights)
         moved, trace_root = transport(self.real_root, covariance)
-        real_trace = float(np.sum(self.real_root**2))
-        value = float(np.sum((mean - self.real_mean) ** 2) + np.trace(covariance) + real_trace - 2 * trace_root)
         gradient = (
             np.trace(self.second, axis1=1, axis2=2)
             - 2 * self.means @ self.real_mean
             - np.tensordot(self.second, moved, 2)
             + 2 * self.means @ (moved @ mean)
         )
-        return value, gradient
+        return self._distance(mean, covariance, trace_root), gradient
+
+    def _moments(self, weights: Vector) -> Moments:
+        mean = weights @ self.means
+        return Moments(mean, np.tensordot(weights, self.second, 1) - np.outer(mean, mean))
+
+    def _distance(self, mean: Vector, covariance: Matrix, trace_root: float) -> float:
+        real_trace = float(np.sum(self.real_root**2))
+        return float(np.sum((mean - self.real_mean) ** 2) + np.trace(covariance) + real_trace - 2 * trace_root)
 
 
 @dataclass(frozen=True)
@@ -87,6 +98,10 @@ class MeanDistance:
         """Return the distance at `weights` (M, on the simplex) and its gradient (M)."""
         values, gradients = zip(*(distance(weights) for distance in self.each), strict=True)
         return float(np.mean(values)), np.mean(gradients, axis=0)
+
+    def value(self, weights: Vector) -> float:
+        """Return the distance at `weights` alone."""
+        return float(np.mean([distance.value(weights) for distance in self.each]))
 
     def optimum(self) -> Optimum:
         """Return the weights of the smallest distance."""

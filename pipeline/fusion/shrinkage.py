@@ -22,9 +22,11 @@ PRECISION = 1e-5  # to which the halves' weights are found: far below what they 
 
 
 class Convex(Protocol):
-    """A distance as a convex function of the weights: returns its value and its gradient."""
+    """A distance as a convex function of the weights: returns its value and its gradient, or the value alone."""
 
     def __call__(self, weights: Vector) -> tuple[float, Vector]: ...
+
+    def value(self, weights: Vector) -> float: ...
 
 
 Distance = TypeVar("Distance", bound=Convex)
@@ -52,7 +54,7 @@ def divisions(images: int, seed: int) -> list[tuple[Rows, Rows]]:
 
 def centre(distance: Convex, members: Sequence[str]) -> Vector:
     """Return equal weights of the members, each on its nearest candidate; members: of each candidate, whose it is."""
-    alone = [distance(corner)[0] for corner in np.eye(len(members))]
+    alone = [distance.value(corner) for corner in np.eye(len(members))]
     weights = np.zeros(len(members))
     for member in set(members):
         own = [i for i, other in enumerate(members) if other == member]

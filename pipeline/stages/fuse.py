@@ -45,7 +45,7 @@ def run(project: Project) -> None:
     seed = derive_seed(project.params.seed, "fuse", "fit")
     scorer = Scorer.load(project, runtime)
     material = material_of(project, runtime, rulers, scorer.extractors)
-    whole = Problem.of(pool, fit, project.params.fusion, seed, material, rulers)
+    whole = Problem.of(pool, fit, project.params.fusion, seed, material, rulers, held_out)
     problem, selection = select(whole)
     if len(problem.pool) < len(pool):
         print(f"fuse  rule {selection.rule} keeps {len(problem.pool)} of {len(pool)} candidates", flush=True)
@@ -62,7 +62,7 @@ def run(project: Project) -> None:
     facts = {
         "siblings": [{**asdict(found), "kept": found.kept} for found in siblings],
         "selection": asdict(selection),
-        "diversity": diversity(problem.pool, members, plain_mixtures(rows), held_out, problem.seed),
+        "diversity": diversity(problem, members, plain_mixtures(rows)),
     }
     write(project, whole, rows, winner, facts)
     write_critic(project, problem)

@@ -95,6 +95,15 @@ def test_directions_that_a_parts_few_images_lack_leave_its_gradient_finite(count
     assert np.abs(gradient).max() < 10 * value
 
 
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000))
+def test_the_value_alone_is_the_same(seed):
+    samples, real = problem(seed)
+    distance = MeanDistance.of([(frechet.moments(s),) for s in samples], (real,))
+    weights = np.random.default_rng(seed).dirichlet(np.ones(3))
+    assert distance.value(weights) == pytest.approx(distance(weights)[0], rel=1e-12, abs=1e-12)
+
+
 def test_other_real_images_see_the_same_parts():
     samples, real = problem(5)
     _, other = problem(6)

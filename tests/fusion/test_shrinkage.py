@@ -84,19 +84,28 @@ def test_divisions_come_both_ways_and_differ():
     assert divisions(3, seed=3) == []
 
 
-def quadratic(target):
-    return lambda w: (float((w - target) @ (w - target)), 2 * (w - target))
+class Quadratic:
+    """|w − target|², a distance whose optimum is known."""
+
+    def __init__(self, *target):
+        self.target = np.array(target)
+
+    def __call__(self, weights):
+        return self.value(weights), 2 * (weights - self.target)
+
+    def value(self, weights):
+        return float((weights - self.target) @ (weights - self.target))
 
 
 def test_the_centre_takes_each_members_nearest_candidate():
-    distance = quadratic(np.array([0.1, 0.6, 0.3]))
+    distance = Quadratic(0.1, 0.6, 0.3)
     assert centre(distance, ["a/r0", "a/r0", "b/r0"]) == pytest.approx([0, 0.5, 0.5])
 
 
 def test_the_share_is_the_best_on_what_is_held_out_by_hand():
     """Fitted beyond the corner (1, 0), tested on (0.7, 0.3): (1 − λ/2, λ/2) is nearest at λ = 0.6."""
-    fit, test = quadratic(np.array([1.2, -0.2])), quadratic(np.array([0.7, 0.3]))
-    found = shrunk(np.array([1.0, 0.0]), fit, [(fit, test)], ["a", "b"], lambda f, w: f(w)[0])
+    fit, test = Quadratic(1.2, -0.2), Quadratic(0.7, 0.3)
+    found = shrunk(np.array([1.0, 0.0]), fit, [(fit, test)], ["a", "b"], Quadratic.value)
     assert found.share == pytest.approx(0.6)
     assert found.share in SHARES
     assert found.weights == pytest.approx([0.7, 0.3])
@@ -105,5 +114,5 @@ def test_the_share_is_the_best_on_what_is_held_out_by_hand():
 
 
 def test_of_equal_shares_the_smallest_is_taken():
-    one = quadratic(np.ones(1))
-    assert shrunk(np.ones(1), one, [(one, one)], ["a"], lambda f, w: f(w)[0]).share == 0
+    one = Quadratic(1.0)
+    assert shrunk(np.ones(1), one, [(one, one)], ["a"], Quadratic.value).share == 0

@@ -122,7 +122,8 @@ def test_greedy_comes_close_to_the_optimum_from_above():
 def test_weighted_kid_is_nearer_by_its_own_measure_than_best_and_uniform():
     given = problem()
     mixtures = {name: strategy(name)(given) for name in ("weighted_kid", "uniform", "best")}
-    told = diversity(given.pool, [], {n: m.evidence["weights"] for n, m in mixtures.items()}, given.real, given.seed)
+    weights = {name: made.evidence["weights"] for name, made in mixtures.items()}
+    told = diversity(replace(given, held_out=given.real), [], weights)
     kid, uniform, best = (row["kid"] for row in told["mixtures"])
     evidence = mixtures["weighted_kid"].evidence
     assert evidence["fit_kid"] == pytest.approx(kid)

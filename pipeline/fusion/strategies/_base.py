@@ -91,7 +91,8 @@ class Problem:
 
     settings: the section `fusion` of params.yaml. seed: of what a strategy draws. distances: that of each candidate
     alone, by id. material: images and networks, None where there are features alone. rulers: those that decide, through
-    which all features are seen.
+    which all features are seen. held_out: real images that nothing may be fitted on; the report tells how near mixtures
+    come to them.
     """
 
     pool: tuple[Candidate, ...]
@@ -101,6 +102,7 @@ class Problem:
     distances: dict[str, float]
     material: Material | None = None
     rulers: tuple[Ruler, ...] = ()
+    held_out: Real | None = None
     _made: dict[str, Any] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     @classmethod
@@ -112,9 +114,10 @@ class Problem:
         seed: int = 0,
         material: Material | None = None,
         rulers: Sequence[Ruler] = (),
+        held_out: Real | None = None,
     ) -> "Problem":
         distances = {c.id: mean_distance(c.views, real.views) for c in pool}
-        return cls(pool, real, settings, seed, distances, material, tuple(rulers))
+        return cls(pool, real, settings, seed, distances, material, tuple(rulers), held_out)
 
     def once(self, name: str, make: "Callable[[Problem], Made]") -> Made:
         """Return what `make` makes of this problem, made when it is first asked for: several strategies start from it.

@@ -21,7 +21,7 @@ def fitted(problem: Problem) -> Fusion:
     # Each division comes both ways, one after the other.
     halves = [(sides[place ^ 1], side) for place, side in enumerate(sides)]
     members = [candidate.member for candidate in problem.pool]
-    shrinkage = shrunk(prune(optimum.weights), distance, halves, members, lambda given, weights: given(weights)[0])
+    shrinkage = shrunk(prune(optimum.weights), distance, halves, members, MeanDistance.value)
     fit, gradient = distance(shrinkage.weights)
     by_id = {c.id: float(w) for c, w in zip(problem.pool, shrinkage.weights, strict=True) if w > 0}
     evidence = {

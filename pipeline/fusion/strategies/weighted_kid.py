@@ -1,7 +1,7 @@
 """The mixture of all candidates with the smallest kernel distance (KID), a quadratic programme; shrunk too."""
 
-from pipeline.fusion.kernel import MeanKernel
 from pipeline.fusion.kernel_distance import KernelDistance
+from pipeline.fusion.pool_kernel import pool_kernel
 from pipeline.fusion.shrinkage import divisions, shrunk
 from pipeline.fusion.simplex import gap_at, prune
 from pipeline.fusion.strategies._base import Fusion, Problem, combine, register
@@ -13,11 +13,8 @@ def weighted_kid(problem: Problem) -> Fusion:
 
     The halves of the real images that cross-fitting needs are parts of the same matrix of mean kernel values.
     """
-    parts, count = [candidate.read() for candidate in problem.pool], len(problem.pool)
-    divided = [outside for _, outside in divisions(len(problem.real), problem.seed)]
-    reals = [problem.real, *(problem.real.take(rows) for rows in divided)]
-    kernel = MeanKernel.of([*parts, *(real.features for real in reals)], problem.seed)
-    distance, *sides = (KernelDistance.of(kernel, count, [count + place]) for place in range(len(reals)))
+    kernel, count, halved = pool_kernel(problem), len(problem.pool), len(divisions(len(problem.real), problem.seed))
+    distance, *sides = (KernelDistance.of(kernel, count, [count + place]) for place in range(1 + halved))
     optimum = distance.optimum()
     # Each division comes both ways, one after the other.
     halves = [(sides[place ^ 1], side) for place, side in enumerate(sides)]
