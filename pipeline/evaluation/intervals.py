@@ -136,7 +136,7 @@ def mean_of(estimates: Sequence[Estimate], spreads: Sequence[float]) -> Estimate
 
 def interval(one: Estimate) -> Interval:
     """Return the distance without its bias, and how sure it is."""
-    return Interval(one.value, _error(one.generated), _error(one.real))
+    return Interval(one.value, error_of(one.generated), error_of(one.real))
 
 
 def difference(one: Estimate, other: Estimate) -> Interval:
@@ -147,10 +147,10 @@ def difference(one: Estimate, other: Estimate) -> Interval:
     """
     if len(one.real) != len(other.real):
         raise ChorusError(f"arms measured against {len(one.real)} and {len(other.real)} real images make no pairs")
-    redraws = math.hypot(_error(one.generated), _error(other.generated))
-    return Interval(one.value - other.value, redraws, _error(one.real - other.real))
+    redraws = math.hypot(error_of(one.generated), error_of(other.generated))
+    return Interval(one.value - other.value, redraws, error_of(one.real - other.real))
 
 
-def _error(influences: Vector) -> float:
-    """Return the standard error of what these influences add up to."""
+def error_of(influences: Vector) -> float:
+    """Return the standard error of what the influences of N images add up to; they need not have mean 0."""
     return float(influences.std() / math.sqrt(len(influences) - 1))

@@ -1,4 +1,4 @@
-"""Dividing real images at random: for cross-fitting and for the jackknife."""
+"""Dividing real images at random, for cross-fitting."""
 
 import numpy as np
 from numpy.typing import NDArray

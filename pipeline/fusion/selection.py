@@ -79,8 +79,7 @@ def by_marginal_gain(problem: Problem) -> Verdicts:
     """Drop those that the best mixture does without: their gain is below `noise` standard errors."""
     always = problem.pool.index(problem.ranked()[0])
     often = problem.settings.select.noise
-    parts = [candidate.views for candidate in problem.pool]
-    kept, gains = prune(parts, problem.real, often, always, problem.seed)
+    kept, gains = prune(problem.pool, problem.real, often, always)
     verdicts = {}
     for place, candidate in enumerate(problem.pool):
         gain = gains.get(place)

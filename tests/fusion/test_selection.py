@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 
 from pipeline.errors import ChorusError
-from pipeline.evaluation.frechet import mean_distance, moments
 from pipeline.evaluation.ruler import Real
 from pipeline.fusion.folds import folds
-from pipeline.fusion.pruning import jackknife_error
+from pipeline.fusion.pruning import marginal
 from pipeline.fusion.selection import RULES, select
 from pipeline.fusion.strategies._base import Candidate, Problem
 from pipeline.params import Fusion
@@ -104,21 +103,15 @@ def test_folds_are_disjoint_and_cover_all():
     assert folds(3, 5, seed=1) == []
 
 
-def test_the_jackknife_gives_the_standard_error_of_a_mean():
-    """Of a mean with single observations left out, it is exactly s / √n."""
-    data = np.random.default_rng(0).normal(size=50)
-    without = (data.sum() - data) / 49
-    assert jackknife_error(without) == pytest.approx(data.std(ddof=1) / np.sqrt(50))
-    assert jackknife_error(np.zeros(1)) == np.inf
-
-
-def test_noise_of_a_distance_is_that_of_redrawing_the_real_images():
+@pytest.mark.parametrize(("images", "samples"), [(300, 3000), (3000, 300)])
+def test_noise_of_a_gain_is_that_of_redrawing_real_and_generated_images(images, samples):
     random = np.random.default_rng(0)
-    fake = (moments(random.normal((1, 0), size=(5000, 2))),)
-    drawn = [Real((random.normal(size=(400, 2)),)) for _ in range(100)]
-    spread = np.std([mean_distance(fake, real.views) for real in drawn])
-    errors = [
-        jackknife_error(np.array([mean_distance(fake, real.take(rest).views) for rest, _ in folds(400, 20, seed=0)]))
-        for real in drawn
-    ]
-    assert np.mean(errors) == pytest.approx(spread, rel=0.2)
+    weights, gains = np.full(2, 0.5), []
+    for _ in range(100):
+        parts = [
+            candidate(f"a/r{i}/1", random.normal((shift, 0), size=(samples, 2))) for i, shift in enumerate((-1, 1))
+        ]
+        real = Real((random.normal(size=(images, 2)) * [1.4, 1],))
+        gains.append(marginal(parts, [0, 1], weights, 0, real)[1])
+    spread = np.std([gain.size for gain in gains])
+    assert np.mean([gain.noise for gain in gains]) == pytest.approx(spread, rel=0.2)
