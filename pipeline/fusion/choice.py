@@ -12,8 +12,8 @@ SAME_COST = 1.05  # up to which ratio two samplers cost the same
 class Entrant:
     """A strategy, measured by fresh samples on the part of `val` that nothing was fitted to.
 
-    cost: network passes an image. distance: the one that decides. estimates: by each ruler that decides, how sure it
-    is; None where there are too few images to say.
+    cost: passes of its generator that an image takes. distance: the one that decides. estimates: by each ruler that
+    decides, how sure it is; None where there are too few images to say.
     """
 
     name: str
