@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluation.frechet import Matrix, Moments, Views, moments
+from pipeline.evaluation.frechet import ROWS_AT_ONCE, Matrix, Moments, Views, moments
 
 DECIDES = "rfd_selection"
 FEW_DIMS = 16
@@ -51,8 +51,14 @@ class Ruler:
         return Moments((seen.mean - self.mean) @ self.basis, self.basis.T @ seen.covariance @ self.basis)
 
     def relative(self, features: np.ndarray) -> Matrix:
-        """Map features N×D to float64 N×d in which real images have a total variance of 1."""
-        scaled: Matrix = self.project(features) / math.sqrt(self.spread)
+        """Map features N×D to float64 N×d in which real images have a total variance of 1.
+
+        Some rows at a time: copies of all features in float64 would take many times what is returned.
+        """
+        scaled = np.empty((len(features), self.dims or features.shape[1]))
+        for start in range(0, len(features), ROWS_AT_ONCE):
+            rows = slice(start, start + ROWS_AT_ONCE)
+            np.divide(self.project(features[rows]), math.sqrt(self.spread), out=scaled[rows])
         return scaled
 
 

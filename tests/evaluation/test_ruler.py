@@ -1,8 +1,10 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 
 from pipeline.evaluation.frechet import distance, mean_distance, moments
-from pipeline.evaluation.ruler import choose_dims, decisive, fit_ruler, frechet_name, views
+from pipeline.evaluation.ruler import Ruler, choose_dims, decisive, fit_ruler, frechet_name, views
 
 
 @pytest.mark.parametrize(
@@ -39,6 +41,23 @@ def test_projection_is_onto_the_leading_components_of_train() -> None:
     np.testing.assert_allclose(np.abs(ruler.basis).argmax(0), [3, 1])
     np.testing.assert_allclose(ruler.basis.T @ ruler.basis, np.eye(2), atol=1e-12)
     assert (ruler.basis == fit_ruler("x", train, 2).basis).all()
+
+
+@pytest.mark.parametrize("dims", [None, 2])
+def test_relative_features_are_projected_and_scaled_whatever_their_number(dims) -> None:
+    features = np.random.default_rng(0).normal(size=(10_000, 5)).astype(np.float32)
+    ruler = fit_ruler("x", features, dims)
+    np.testing.assert_allclose(ruler.relative(features), ruler.project(features) / np.sqrt(ruler.spread), rtol=1e-12)
+
+
+def test_wide_features_are_made_relative_without_a_copy_of_all_of_them() -> None:
+    wide = np.zeros((40_000, 64), dtype=np.float32)
+    ruler = Ruler("x", 2, "fd2_x", 2.0, np.zeros(64), np.eye(64)[:, :2])
+    tracemalloc.start()
+    ruler.relative(wide)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < wide.nbytes
 
 
 def test_all_dimensions_leave_the_features_alone() -> None:
