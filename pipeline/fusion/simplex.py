@@ -10,6 +10,7 @@ from scipy import optimize
 from pipeline.evaluation.frechet import Vector
 
 FEW = 500  # weights up to which a quadratic programme costs less than the function: it takes their third power
+FIRST_STEPS = 30  # of exponentiated gradient, where such a programme goes on from there
 NEWTON_STEPS = 5
 SPACING = 1e-5  # of weights whose gradients' difference is the curvature
 
@@ -72,8 +73,9 @@ def minimise(
     """
     if isinstance(blocks, int):
         blocks = Blocks.one(blocks)
-    found = _exponentiated_gradient(function, blocks, tolerance, max_steps)
-    if found.gap > tolerance * max(1.0, abs(found.value)) and len(blocks.block) <= FEW:
+    few = len(blocks.block) <= FEW
+    found = _exponentiated_gradient(function, blocks, tolerance, min(max_steps, FIRST_STEPS) if few else max_steps)
+    if few and found.gap > tolerance * max(1.0, abs(found.value)):
         return _newton(function, blocks, _quadratic_programming(function, blocks, found), tolerance)
     return found
 
