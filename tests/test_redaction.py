@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.checkout.pruning import remove_runs
 from flows.prune import say as prune_says
+from flows.records.old_runs import remove_runs
 from flows.retrain import say
 from flows.stages.execution import Outcome, verify
 from flows.stages.process import Processes
@@ -119,9 +119,10 @@ def test_no_commands_traceback_has_any(module: str) -> None:
 
 def test_what_pruning_says_is_without(capsys: pytest.CaptureFixture[str]) -> None:
     lines: list[str] = []
-    tracker: Any = SimpleNamespace(uri=ADDRESS)
-    remove_runs(tracker, [], lines.append)
-    assert lines[0].startswith("they are marked as deleted; `mlflow gc` on the server at postgresql://***@db.example")
+    tracker: Any = SimpleNamespace(uri=ADDRESS, client=SimpleNamespace(delete_run=lines.append))
+    run: Any = SimpleNamespace(info=SimpleNamespace(run_id="old"))
+    remove_runs(tracker, [run], lines.append)
+    assert lines[1].startswith("they are marked as deleted; `mlflow gc` on the server at postgresql://***@db.example")
     prune_says(f"chorus: no answer from {ADDRESS}")
     assert SECRET not in capsys.readouterr().err
 

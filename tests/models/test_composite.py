@@ -10,6 +10,7 @@ from torch import Tensor
 
 import pipeline.models
 from pipeline.fusion.samplers import CandidateSampler, draw
+from pipeline.layers.operations import operations
 from pipeline.models._base import ModelConfig, build_discriminator, build_generator
 from pipeline.params import registered
 from pipeline.weights import load_discriminator, load_generator, save_snapshot
@@ -148,9 +149,11 @@ def test_a_stack_begins_as_its_first_part_and_costs_all_of_them() -> None:
     z = latents(5, 9)
     first, second = generator.parts[0](z[:, :6]), generator.parts[1](z)
     torch.testing.assert_close(generator(z), (50 * first + second) / 51)
-    assert generator.passes == 3
-    nested = replace(STACK, latent=10, parts=(CASCADE, MIXTURE))
-    assert built(nested).passes == 3 + 1 + 1
+    drawing = operations(lambda: (generator.parts[0](z[:, :6]), generator.parts[1](z)))
+    combining = operations(lambda: generator.combiner(torch.stack([first, second], 1)))
+    assert generator.passes == pytest.approx(2 * (1 + combining / drawing))
+    nested = built(replace(STACK, latent=10, parts=(CASCADE, MIXTURE)))
+    assert nested.passes > sum(part.passes for part in nested.parts) == 3 + 1
 
 
 def test_a_stacks_gates_add_up_to_one_at_each_pixel() -> None:

@@ -215,7 +215,7 @@ def test_verdict_on_a_single_member() -> None:
     judged, alone = {**metrics(), "winner": "best"}, {"kind": "candidate", "id": "vae/r0/000200000"}
     judged["shipped"] = {"kind": "strategy", "name": "best"}
     entrant = choice.Entrant("best", 1.0, 1.0, None)
-    chosen = {"winner": "best", "strategies": [{"name": "best", "why": choice.verdict(entrant, entrant)}]}
+    chosen = {"winner": "best", "strategies": [{"name": "best", "why": choice.verdict(entrant, entrant, [entrant])}]}
     sentence = tables.verdict(judged, alone, chosen)
     assert "No mixture did better on the validation images than one member alone: vae/r0/000200000" in sentence
     named = {"winner": "best", "strategies": [{"name": "best", "why": "fusion.strategy names the winner"}]}

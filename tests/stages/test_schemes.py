@@ -16,7 +16,7 @@ import pipeline.models
 from pipeline.data.dataset import read_manifest
 from pipeline.errors import ChorusError
 from pipeline.files import read_json, tree_hash, write_json
-from pipeline.fusion.samplers import CandidateSampler, draw
+from pipeline.fusion.samplers import CandidateSampler, draw, passes_of
 from pipeline.packaged.folder import write_content
 from pipeline.params import Budget, Family, parse_params, registered
 from pipeline.project import FIRST, Project
@@ -239,7 +239,8 @@ def test_votes_and_packages_take_composites_as_any_member(project: Project, tmp_
     recipe = {"kind": "vote", "source": mixture, "critics": [ids["cascade"]], "draws": 2}
     sampler = load_sampler(recipe, project.snapshot)
     assert sampler.classes == 3
-    assert sampler.cost == 2 * (0.5 * 1 + 0.5 * 2 + 1)
+    critic = sampler.critics[0]
+    assert sampler.cost == pytest.approx(2 * (0.5 * 1 + 0.5 * 2 + passes_of(critic, sampler.source)))
     wanted = draw(sampler, 6, seed=0, labels=torch.arange(6) % 3)
 
     fused = tmp_path / "fused"

@@ -23,8 +23,8 @@ COMMIT = """\
 import signal, sys
 from pathlib import Path
 from flows.checkout.git import git
-if sys.argv[2] == "heeded":
-    signal.signal(signal.SIGINT, lambda *_: None)
+# What a shell starts in the background has the signal ignored from the start.
+signal.signal(signal.SIGINT, (lambda *_: None) if sys.argv[2] == "heeded" else signal.default_int_handler)
 git(Path(sys.argv[1]), "commit", "--quiet", "--allow-empty", "--message", "Whole")
 """
 
