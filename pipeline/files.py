@@ -60,6 +60,15 @@ def read_json(path: Path) -> Any:
         raise ChorusError(f"{path} is not JSON ({error}); remove it and run `dvc repro`") from None
 
 
+def read_record(path: Path) -> dict[str, Any]:
+    """Read a JSON object that something else does without, empty where it is missing or damaged."""
+    try:
+        content = read_json(path)
+    except ChorusError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 def write_array(path: Path, array: "np.ndarray") -> None:
     """Write a numpy array as `.npy`, whole or not at all."""
     import numpy as np

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.planning.graph import Graph, family, rung, trains
-from pipeline.errors import ChorusError
-from pipeline.files import read_json, write_json
+from pipeline.files import read_record, write_json
 
 TRIED = Path(".chorus") / "failed.json"  # by stage, when it was last tried; lost with the clone, which costs one try
 
@@ -20,7 +19,7 @@ TRIED = Path(".chorus") / "failed.json"  # by stage, when it was last tried; los
 def failed_members(root: Path, stage: str) -> list[str]:
     """Return the members of a stage's family that failed, as its roster has them; none where there is no roster."""
     path = root / "models" / "members" / f"rung{rung(stage)}" / str(family(stage)) / "family.json"
-    content = _read(path)
+    content = read_record(path)
     return [str(member) for member in content.get("failed", [])]
 
 
@@ -31,7 +30,7 @@ def with_second_tries(graph: Graph, root: Path, hours: float | None, now: dateti
     """
     if hours is None:
         return graph
-    tried = _read(root / TRIED)
+    tried = read_record(root / TRIED)
     latest = (now or datetime.now(UTC)) - timedelta(hours=hours)
     stages = []
     for stage in graph.stages.values():
@@ -45,7 +44,7 @@ def with_second_tries(graph: Graph, root: Path, hours: float | None, now: dateti
 
 def note_tries(root: Path, stages: Iterable[str]) -> None:
     """Write down that these stages have been tried now, as far as they train and members of theirs failed."""
-    tried, now = _read(root / TRIED), datetime.now(UTC).isoformat(timespec="seconds")
+    tried, now = read_record(root / TRIED), datetime.now(UTC).isoformat(timespec="seconds")
     for stage in filter(trains, stages):
         if failed_members(root, stage):
             tried[stage] = now
@@ -59,11 +58,3 @@ def _when(text: Any) -> datetime:
         return datetime.fromisoformat(text)
     except (TypeError, ValueError):
         return datetime.min.replace(tzinfo=UTC)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = read_json(path)
-    except ChorusError:
-        return {}
-    return content if isinstance(content, dict) else {}

@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.stages.execution import FAILED, GIVEN_UP, SKIPPED, STOPPED, Outcome
-from pipeline.errors import ChorusError
-from pipeline.files import read_json
+from pipeline.files import read_record
 from pipeline.report import certainty
 
 if TYPE_CHECKING:
@@ -18,15 +17,7 @@ COLOURS = {FAILED: "red", GIVEN_UP: "red", STOPPED: "yellow", SKIPPED: "yellow"}
 
 def read_results(root: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what `report/metrics.json` and `registration.json` hold; empty where a file is missing or damaged."""
-    return _read(root / "report" / "metrics.json"), _read(root / "registration.json")
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = read_json(path)
-    except ChorusError:
-        return {}
-    return content if isinstance(content, dict) else {}
+    return read_record(root / "report" / "metrics.json"), read_record(root / "registration.json")
 
 
 def stage_rows(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
@@ -85,7 +76,7 @@ def closing_lines(root: Path, metrics: dict[str, Any], registration: dict[str, A
         lines.append(f"shipped     student {shipped['name']}")
     if shipped and metrics.get("intervals"):
         lines.append(f"certainty   {certainty.sentence(metrics)}")
-    if told := gate_line(_read(root / "report" / "gate.json")):
+    if told := gate_line(read_record(root / "report" / "gate.json")):
         lines.append(f"gate        {told}")
     if version := registration.get("version"):
         lines.append(f"registered  {registration.get('model', 'model')} version {version}")
