@@ -22,6 +22,7 @@ from tests.published import PUBLISHED, needs_published
 @pytest.fixture
 def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """Send every request to a port where nobody answers."""
+    monkeypatch.setattr("urllib.request._opener", None)  # which keeps the proxies that it first met
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.delenv("no_proxy", raising=False)

@@ -89,6 +89,7 @@ def test_newer_schema_is_refused(tmp_path: Path) -> None:
 def test_weights_that_cannot_be_had_say_which_file_to_put_where(name: str, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     # A proxy where nothing listens: the download fails at once, with or without a network.
+    monkeypatch.setattr("urllib.request._opener", None)  # which keeps the proxies that it first met
     for variable in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(variable, "http://127.0.0.1:9")
     with pytest.raises(ChorusError) as error:
