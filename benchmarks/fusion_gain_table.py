@@ -104,7 +104,8 @@ def print_compute(lines: list[dict[str, Any]]) -> None:
             besides, student, reference = (mean_tflop(own, names) for names in (FUSING, STUDENT, ("reference",)))
             minutes = fmean(sum(line["seconds"].values()) for line in own) / 60
             tflop = fmean(line["tflop"] for line in own)
-            print(f"| {way} | {tflop:g} | {besides:.2f} | {student:.2f} | {reference:.2f} | {minutes:.1f} |")
+            counted = " | ".join(f"{one:.2f}" if one else "–" for one in (besides, student, reference))
+            print(f"| {way} | {tflop:g} | {counted} | {minutes:.1f} |")
 
 
 def mean_tflop(lines: list[dict[str, Any]], stages: Sequence[str]) -> float:
