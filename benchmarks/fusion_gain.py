@@ -1,17 +1,18 @@
 """What an ensemble and its fusion are worth against one model of the same compute, over whole repetitions.
 
     python benchmarks/fusion_gain.py --data FOLDER --work FOLDER [--source fashion-mnist|mnist] [--repetitions 10]
-                                     [--tflop 12] [--minutes 170] [--extra 0] [--again 3]
+                                     [--tflop 12] [--minutes 170] [--extra 0] [--images 0] [--again 3]
 
 Every repetition trains everything anew with a seed of its own, in three ways of spending the same operations:
 - `ensemble`: the families of benchmarks/fusion_gain.yaml race for the budget; every strategy is fitted and measured.
 - `plain`: the family of the member that is nearest on val gets all of it; of its snapshots the nearest is taken.
 - `matched`: the family that the race placed first gets what a race with one survivor would leave it, with as many
   candidates to look at on val as the ensemble had, and the fusion is applied to its own snapshots.
-The repetitions of --extra also have the costly and the literal strategies, a student of the ensemble's winner with
-its control (trained beside the budget), and `plain` on train and val together (density ratios consume val's real
-images), on a quarter and on a sixteenth of train.
-Extractors and prepared images are made once in --work. Arms are measured on the gate split, which takes no decision.
+The repetitions of --extra also have the costly and the literal strategies and a student of the ensemble's winner with
+its control (trained beside the budget), those of --images `plain` on train and val together (density ratios consume
+val's real images), on a quarter and on a sixteenth of train.
+Extractors and prepared images are made once in --work. Arms are measured on the gate split, which takes no decision,
+and once more, from fresh draws, on the test split, which nothing has looked at: what is claimed has to hold there, too.
 What extractors, measuring, fusing and the student take is counted in operations of networks, too; judging is no part
 of any way, and algebra on features is in the seconds alone. Results are appended to
 benchmarks/results/fusion_gain-SOURCE.jsonl, a line an arm (benchmarks/fusion_gain_table.py shows them); a run that was
@@ -46,6 +47,7 @@ SNAPSHOTS = 6  # of a plain single, of which the nearest is taken
 FUSING = ("evaluate", "rank", "fuse", "choose")  # what a way does beside its training
 STUDENT = ("distill", "evaluate-student")
 COUNTED = ("reference", *FUSING, *STUDENT)  # stages whose operations are counted; training's are the budget
+OPEN = ("judge", "--split", "test", "--by", "benchmarks/fusion_gain.py", "--why", "what the study claims")
 ENSEMBLE, PLAIN, MATCHED, MORE = "ensemble", "plain", "matched", "more images"
 WAYS = (ENSEMBLE, PLAIN, MATCHED)
 FEWER = {
@@ -53,6 +55,7 @@ FEWER = {
     "a sixteenth of the images": 16,
 }  # by what the number of training images is divided
 OPERATIONS, SECONDS = "operations.txt", "seconds.txt"  # files of a project: what its stages took
+TEST = "test.json"  # a project's file: what its arms measure on the test split
 SOURCES = ("fashion-mnist", "mnist")
 WORKERS = len(os.sched_getaffinity(0))
 
@@ -78,6 +81,7 @@ class Workshop:
 
     def __init__(self, folder: Path, source: str, data: Path) -> None:
         self.folder, self.source, self.data = folder, source, data
+        self.store = f"sqlite:///{folder / 'mlflow.db'}"
         self.images = {MORE: "more", **{way: f"{divisor}th" for way, divisor in FEWER.items()}}
 
     def params(self, **changed: Any) -> dict[str, Any]:
@@ -101,8 +105,7 @@ class Workshop:
 
     def run(self, root: Path, *command: str) -> None:
         """Run a stage's command there, and note its processor time; its output goes to the project's log."""
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        environment["MLFLOW_TRACKING_URI"] = f"sqlite:///{self.folder / 'mlflow.db'}"
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": self.store}
         with (root / "log.txt").open("a") as log:
             counter = [str(ROOT / "benchmarks" / "counted.py"), str(root / OPERATIONS)]
             process = subprocess.Popen(
@@ -117,7 +120,8 @@ class Workshop:
         if process.returncode:
             raise SystemExit(f"python -m pipeline {' '.join(command)} failed; see {root / 'log.txt'}")
         with (root / SECONDS).open("a") as lines:
-            lines.write(f"{command[0]} {usage.ru_utime + usage.ru_stime:.1f}\n")
+            stage = "open" if command == OPEN else command[0]
+            lines.write(f"{stage} {usage.ru_utime + usage.ru_stime:.1f}\n")
 
     def share(self) -> None:
         """Make the images, the extractors, and the images of train and val as one split, unless they are there."""
@@ -187,6 +191,15 @@ def judge(shop: Workshop, root: Path) -> None:
     shop.run(root, "judge")
 
 
+def open_test(shop: Workshop, root: Path) -> None:
+    """Measure all arms of a project on the test split, and leave what came of it in `TEST`."""
+    from mlflow.artifacts import download_artifacts
+
+    shop.run(root, *OPEN)
+    opened = json.loads((root / "test-openings.jsonl").read_text().splitlines()[-1])["run"]
+    download_artifacts(f"runs:/{opened}/{TEST}", dst_path=str(root), tracking_uri=shop.store)
+
+
 def ensemble_of(shop: Workshop, repetition: int, tflop: float, extra: bool) -> Path:
     """Return the project of a repetition's ensemble; extra: whether it gets a student, and the literal strategies."""
     return shop.project(
@@ -251,6 +264,7 @@ def lines_of(root: Path, repetition: int, way: str, tflop: float) -> list[dict[s
     strategies = json.loads((root / "models" / "fused" / "strategies.json").read_text())["strategies"]
     evidence = {row["name"]: numbers(row.get("evidence", {})) for row in strategies}
     intervals = {(arm["kind"], arm["name"]): arm for arm in metrics["intervals"]["arms"]}
+    tested = {(arm["kind"], arm["name"]): arm for arm in json.loads((root / TEST).read_text())["arms"]}
     marks = {"member": metrics["best_member"], "strategy": metrics["winner"]}
     found = [
         {
@@ -260,6 +274,7 @@ def lines_of(root: Path, repetition: int, way: str, tflop: float) -> list[dict[s
             "chosen": marks.get(arm["kind"]) == arm["name"],
             "cost": arm["cost"],
             "metrics": arm["metrics"],
+            "test": tested[arm["kind"], arm["name"]]["metrics"],
             "judges": metrics["headline"],
             "intervals": intervals.get((arm["kind"], arm["name"]), {}).get("distances", {}),
             "evidence": evidence.get(arm["name"], {}) if arm["kind"] == "strategy" else {},
@@ -291,7 +306,7 @@ def run(chosen: argparse.Namespace) -> None:
     for repetition in range(chosen.repetitions):
         done = {line["way"] for line in of(repetition)}
         extra = repetition in chosen.extra
-        ways = [*WAYS, MORE, *FEWER] if extra else WAYS
+        ways = [*WAYS, MORE, *FEWER] if repetition in chosen.images else WAYS
         missing = [way for way in ways if way not in done]
         if not missing:
             continue
@@ -308,6 +323,7 @@ def run(chosen: argparse.Namespace) -> None:
             root = around if way == ENSEMBLE else single_of(shop, number, way, chosen.tflop)
             train(shop, root)
             judge(shop, root)
+            open_test(shop, root)
             with results_file(chosen.source).open("a") as file:
                 file.write("".join(json.dumps(line) + "\n" for line in lines_of(root, number, way, chosen.tflop)))
             print(f"repetition {number}, {way}: done", flush=True)
@@ -326,6 +342,7 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=10)
     parser.add_argument("--tflop", type=float, default=12.0)
     parser.add_argument("--extra", type=int, nargs="*", default=[0])
+    parser.add_argument("--images", type=int, nargs="*", default=[0])
     parser.add_argument("--again", type=int, nargs="*", default=[])
     parser.add_argument("--minutes", type=float, default=170.0)
     run(parser.parse_args())

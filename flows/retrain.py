@@ -23,7 +23,8 @@ from flows.records.parent import import_mlflow
 from flows.records.reasons import state_of
 from flows.records.summary import print_summary, read_results
 from flows.service.server import connect
-from flows.stages.execution import CLEAN, Outcome, Result, stage_environment, verify
+from flows.stages.command import stage_environment, verify
+from flows.stages.outcomes import CLEAN, Outcome, Result
 from flows.stages.process import Processes, stopping_on_signals
 from flows.stages.runners import RUNNERS
 from pipeline.errors import ChorusError

@@ -26,20 +26,9 @@ from flows.records.parent import pipeline_run
 from flows.records.reasons import Account, state_of
 from flows.service.server import leave_within
 from flows.stages.attempts import Patience, limits_of
-from flows.stages.execution import (
-    FAILED,
-    GIVEN_UP,
-    RAN,
-    RESTORED,
-    SKIPPED,
-    STOPPED,
-    VERIFY,
-    Execution,
-    Outcome,
-    Result,
-    stage_environment,
-    verify,
-)
+from flows.stages.command import stage_environment, verify
+from flows.stages.execution import Execution
+from flows.stages.outcomes import FAILED, GIVEN_UP, RAN, RESTORED, SKIPPED, STOPPED, VERIFY, Outcome, Result
 from flows.stages.process import Processes, stopping_on_signals
 from flows.stages.runners import Runner, ready
 from pipeline.errors import ChorusError

@@ -22,7 +22,7 @@ from flows.planning.graph import require_checkout
 from flows.records import journal
 from flows.records.journal import COMPLETED, IDLE, KILLED, REFUSED, RUNNING, Entry
 from flows.records.logs import last_progress
-from flows.stages.execution import FAILED, GIVEN_UP, RAN, SKIPPED, STOPPED
+from flows.stages.outcomes import FAILED, GIVEN_UP, RAN, SKIPPED, STOPPED
 from pipeline.errors import ChorusError
 from pipeline.params.redaction import redacted_traceback
 

@@ -17,7 +17,9 @@ import pytest
 
 from flows.devices.slots import Pool
 from flows.planning.graph import read_graph
-from flows.stages.execution import Execution, Outcome, stage_environment
+from flows.stages.command import stage_environment
+from flows.stages.execution import Execution
+from flows.stages.outcomes import Outcome
 from flows.stages.process import Processes
 
 PARAMS = """\

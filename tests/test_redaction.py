@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from flows.prune import say as prune_says
 from flows.records.old_runs import remove_runs
 from flows.retrain import say
-from flows.stages.execution import Outcome, verify
+from flows.stages.command import verify
+from flows.stages.outcomes import Outcome
 from flows.stages.process import Processes
 from pipeline.__main__ import main
 from pipeline.errors import ChorusError

@@ -1,36 +1,16 @@
 """The commit of `dvc.lock`."""
 
-import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from flows.checkout.programs import git
 from flows.planning.graph import family
-from flows.stages.process import captured
-from pipeline.errors import ChorusError, PassingError
+from pipeline.errors import ChorusError
 
 LOCK = "dvc.lock"
 PARAMS = "params.yaml"
-FETCHING = 3600.0  # seconds that a fetch may take; a run that waits holds the clone
-
-
-def git(root: Path, *arguments: str, limit: float | None = None) -> str:
-    """Return the output of a git command; raises `ChorusError` with git's own words where it fails.
-
-    It cannot ask for a password: at night nobody would answer. limit: seconds, after which it is ended and
-    `PassingError` is raised.
-    """
-    environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
-    try:
-        done = captured(["git", "-C", str(root), *arguments], Path(), environment, limit)
-    except subprocess.TimeoutExpired as error:
-        what = f"git {arguments[0]} in {root} did not end within {error.timeout / 60:g} minutes"
-        raise PassingError(f"{what}: try it in a terminal, and start again when the other side answers") from None
-    if done.returncode:
-        raise ChorusError(f"git {arguments[0]}: {done.stderr.strip() or done.stdout.strip()}")
-    return done.stdout
 
 
 def commit_lock(root: Path, metrics: dict[str, Any], registration: dict[str, Any]) -> str:

@@ -16,9 +16,9 @@ from typing import Any
 
 import yaml
 
-from flows.checkout.dvc_command import dvc
-from flows.checkout.git import PARAMS, git
+from flows.checkout.git import PARAMS
 from flows.checkout.pins import settle_warm_starts
+from flows.checkout.programs import dvc, git
 from flows.checkout.reaping import EXPERIMENTS
 from pipeline.errors import ChorusError
 from pipeline.files import write_text

@@ -5,8 +5,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from flows.checkout.git import PARAMS, git
-from flows.stages.execution import stage_environment
+from flows.checkout.git import PARAMS
+from flows.checkout.programs import git
+from flows.stages.command import stage_environment
 from pipeline.errors import ChorusError
 from pipeline.params import parse_params
 from pipeline.pinning.file import write_pins

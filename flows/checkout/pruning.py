@@ -13,7 +13,8 @@ from typing import Any
 
 import yaml
 
-from flows.checkout.git import LOCK, git
+from flows.checkout.git import LOCK
+from flows.checkout.programs import git
 from pipeline.errors import ChorusError
 from pipeline.exclusive import FOLDER
 from pipeline.lineage import NOT_OF_THE_MODEL, entries_hash

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import yaml
 
-from flows.checkout.git import git
+from flows.checkout.programs import git
 from flows.stages.process import GRACE, TICK
 from pipeline.errors import ChorusError
 from pipeline.exclusive import FOLDER

@@ -3,8 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from flows.checkout.dvc_command import PULLING, dvc
-from flows.checkout.git import FETCHING, git
+from flows.checkout.programs import FETCHING, PULLING, dvc, git
 from pipeline.errors import ChorusError
 from pipeline.project import Project
 

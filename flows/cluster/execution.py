@@ -13,7 +13,9 @@ from flows.cluster.lock import read_lock, record_entry
 from flows.cluster.order import Order
 from flows.cluster.surroundings import surroundings
 from flows.devices.slots import Pool
-from flows.stages.execution import CLEAN, FAILED, GIVEN_UP, OVERDUE, RAN, SKIPPED, Execution, Outcome, follow
+from flows.stages.command import OVERDUE, follow
+from flows.stages.execution import Execution
+from flows.stages.outcomes import CLEAN, FAILED, GIVEN_UP, RAN, SKIPPED, Outcome
 from flows.stages.process import Overdue
 from pipeline.project import Project
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from flows.checkout.git import LOCK, git
+from flows.checkout.git import LOCK
+from flows.checkout.programs import git
 from pipeline.errors import ChorusError
 
 NEWCOMER = "?? "  # how git marks what it does not know

@@ -44,7 +44,7 @@ def main() -> int:
     if other := differences(order.surroundings, here):
         say(f"the last bits may differ from the head's, which has {'; '.join(other)}")
 
-    from flows.stages.execution import OVERDUE
+    from flows.stages.command import OVERDUE
     from flows.stages.process import Overdue, Processes, stopping_on_signals
 
     processes = Processes()
@@ -186,7 +186,7 @@ class Job:
             return False
 
     def dvc(self, *arguments: str) -> int:
-        from flows.stages.execution import stage_environment
+        from flows.stages.command import stage_environment
 
         environment = stage_environment(self.order.threads) | dict(self.order.environment)
         command = [sys.executable, "-m", "dvc", *arguments]

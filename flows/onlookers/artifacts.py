@@ -11,7 +11,7 @@ from PIL import Image, UnidentifiedImageError
 from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
 
 from flows.records.summary import read_results, stage_rows
-from flows.stages.execution import Outcome
+from flows.stages.outcomes import Outcome
 
 WIDTH = 640  # pixels that a small picture is enlarged to at most
 LARGEST = 1_000_000  # bytes of a picture: it is stored in Prefect's database

@@ -8,7 +8,7 @@ from prefect.events import emit_event
 
 from flows.onlookers.watcher import Watcher
 from flows.records.journal import StageEntry
-from flows.stages.execution import Outcome
+from flows.stages.outcomes import Outcome
 
 
 class Events(Watcher):

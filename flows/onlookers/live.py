@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.onlookers.watcher import Watcher
-from flows.stages.execution import FAILED, Outcome
+from flows.stages.outcomes import FAILED, Outcome
 from pipeline.progress import Progress
 
 PER_SECOND = 2

@@ -11,7 +11,7 @@ from prefect.artifacts import ProgressArtifact, update_progress_artifact
 from prefect.utilities.context import get_task_and_flow_run_ids
 
 from flows.onlookers.watcher import Watcher
-from flows.stages.execution import RAN, Outcome
+from flows.stages.outcomes import RAN, Outcome
 from pipeline.params.redaction import redact
 from pipeline.progress import Progress
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pipeline.params.redaction import redact
 
 if TYPE_CHECKING:
-    from flows.stages.execution import Outcome
+    from flows.stages.outcomes import Outcome
 
 
 class Watcher:

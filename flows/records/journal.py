@@ -21,7 +21,7 @@ import psutil
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from flows.planning.graph import require_checkout
-from flows.stages.execution import FAILED, RAN
+from flows.stages.outcomes import FAILED, RAN
 from pipeline.errors import ChorusError
 from pipeline.files import write_bytes, write_text
 from pipeline.params.redaction import redact

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from flows.onlookers.watcher import Watcher
-from flows.stages.execution import Outcome
+from flows.stages.outcomes import Outcome
 from pipeline.progress import Progress
 
 KEPT = 30  # logs of so many runs; older ones are removed when a new one begins

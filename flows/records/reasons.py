@@ -6,7 +6,7 @@ from flows.onlookers.watcher import Watcher
 from flows.planning.graph import Graph
 from flows.planning.plan import LEAVE, Step
 from flows.records.journal import COMPLETED, StageEntry
-from flows.stages.execution import CLEAN, FAILED, GIVEN_UP, SKIPPED, STOPPED, Outcome, Result
+from flows.stages.outcomes import CLEAN, FAILED, GIVEN_UP, SKIPPED, STOPPED, Outcome, Result
 
 
 class Account(Watcher):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.stages.execution import FAILED, GIVEN_UP, SKIPPED, STOPPED, Outcome
+from flows.stages.outcomes import FAILED, GIVEN_UP, SKIPPED, STOPPED, Outcome
 from pipeline.files import read_record
 from pipeline.report import certainty
 

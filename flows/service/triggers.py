@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.checkout.upstream import newer
-from flows.stages.execution import stage_environment
+from flows.stages.command import stage_environment
 from pipeline.errors import ChorusError
 from pipeline.files import write_text
 from pipeline.project import Project

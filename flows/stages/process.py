@@ -76,18 +76,7 @@ class Processes:
         on_line: called with each line of its output and errors as it comes, without the line's end.
         limit: seconds after which the group is ended as when all are stopped; then `Overdue` is raised.
         """
-        process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env=dict(environment),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-            start_new_session=True,
-        )
+        process = _started(command, folder, environment, errors=subprocess.STDOUT)
         ended, overdue = threading.Event(), threading.Event()
         deadline = math.inf if limit is None else time.monotonic() + limit
         watcher = threading.Thread(target=self._watch, args=(process, ended, deadline, overdue), daemon=True)
@@ -130,6 +119,24 @@ class Processes:
                     _kill_group(process.pid)
 
 
+def _started(
+    command: Sequence[str], folder: Path, environment: Mapping[str, str], errors: int
+) -> "subprocess.Popen[str]":
+    """Start a command that has nobody to ask, in a process group of its own; errors: where its standard error goes."""
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        env=dict(environment),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=errors,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        start_new_session=True,
+    )
+
+
 def _followers(group: int) -> Iterator[int]:
     """Ids of a group's processes without its leader."""
     for pid in psutil.pids():
@@ -153,16 +160,7 @@ def captured(
 
     limit: seconds; raises `subprocess.TimeoutExpired` after them.
     """
-    process = subprocess.Popen(
-        command,
-        cwd=folder,
-        env=dict(environment),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    process = _started(command, folder, environment, errors=subprocess.PIPE)
     try:
         output, errors = process.communicate(timeout=limit)
     except BaseException:

@@ -34,9 +34,9 @@ def main() -> int:
             began = time.monotonic()
             stand.make_template()
             say(f"the undisturbed run took {time.monotonic() - began:.0f} s; {folder}")
-        seeds = [options.seed] if options.seed is not None else range(options.n)
+        seeds = [options.seed] if options.seed is not None else range(options.first, options.first + options.n)
         for number, seed in enumerate(seeds):
-            fault = faults[number % len(faults)]
+            fault = faults[seed % len(faults)]
             began = time.monotonic()
             try:
                 account, seconds = stand.carry_out(seed, fault)
@@ -56,6 +56,7 @@ def main() -> int:
 def parser() -> argparse.ArgumentParser:
     root = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     root.add_argument("-n", type=int, default=20, help="how many trials, the faults in turn (default: 20)")
+    root.add_argument("--first", type=int, default=0, help="seed of the first trial, to go on from others (default: 0)")
     root.add_argument("--seed", type=int, help="only the trial of this seed")
     root.add_argument("--only", action="append", choices=list(FAULTS), help="only this fault; may be repeated")
     root.add_argument("--folder", type=Path, help="where to work; a template that is there already is used again")

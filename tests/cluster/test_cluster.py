@@ -17,7 +17,9 @@ from flows.cluster.order import Order
 from flows.devices.slots import Pool
 from flows.planning.graph import read_graph
 from flows.stages.attempts import Patience, what_can_pass
-from flows.stages.execution import RAN, STOPPED, Execution, Outcome, stage_environment
+from flows.stages.command import stage_environment
+from flows.stages.execution import Execution
+from flows.stages.outcomes import RAN, STOPPED, Outcome
 from flows.stages.process import Processes
 from pipeline.exits import CAN_PASS
 from pipeline.params import Compute

@@ -19,7 +19,7 @@ from flows.cluster.node import FOLDER, STOP
 from flows.cluster.order import Order
 from flows.cluster.station import START
 from flows.cluster.surroundings import surroundings
-from flows.stages.execution import OVERDUE
+from flows.stages.command import OVERDUE
 from pipeline.exits import CAN_PASS
 from tests.cluster.conftest import end
 from tests.stub_checkout import call, dvc

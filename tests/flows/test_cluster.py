@@ -17,7 +17,8 @@ from flows.cluster.surroundings import differences, missing, surroundings
 from flows.devices.slots import Pool
 from flows.planning.graph import read_graph
 from flows.stages.attempts import Patience
-from flows.stages.execution import FAILED, stage_environment
+from flows.stages.command import stage_environment
+from flows.stages.outcomes import FAILED
 from flows.stages.process import Processes
 from pipeline.errors import ChorusError
 from pipeline.params import Compute

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from flows.stages.attempts import Patience
-from flows.stages.execution import CLEAN, FAILED, RAN, RESTORED, SKIPPED, Outcome, Result
+from flows.stages.outcomes import CLEAN, FAILED, RAN, RESTORED, SKIPPED, Outcome, Result
 from tests.stub_checkout import dvc, order
 
 Run = Callable[..., dict[str, Outcome]]

@@ -7,7 +7,7 @@ import pytest
 
 from flows.records.journal import TRIGGER, StageEntry, enter_refused, keeping
 from flows.records.logs import JsonLog
-from flows.stages.execution import CLEAN, FAILED, GIVEN_UP, RAN, SKIPPED
+from flows.stages.outcomes import CLEAN, FAILED, GIVEN_UP, RAN, SKIPPED
 from flows.status import main
 
 

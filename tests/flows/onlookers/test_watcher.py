@@ -15,7 +15,7 @@ from flows.onlookers.live import Board, shown
 from flows.onlookers.progress import ProgressArtifacts
 from flows.onlookers.watcher import Watcher, Watchers
 from flows.records.logs import KEPT, JsonLog, last_progress, log_path
-from flows.stages.execution import FAILED, RAN, Outcome
+from flows.stages.outcomes import FAILED, RAN, Outcome
 from pipeline.progress import Progress
 
 

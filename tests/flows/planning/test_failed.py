@@ -12,18 +12,9 @@ from flows.devices.slots import Pool
 from flows.planning.failed import failed_members, note_tries, with_second_tries
 from flows.planning.graph import family, read_graph, rung
 from flows.planning.plan import LEAVE, RUN, plan
-from flows.stages.execution import (
-    CLEAN,
-    FAILED,
-    GIVEN_UP,
-    RAN,
-    RESTORED,
-    SKIPPED,
-    Execution,
-    Outcome,
-    Result,
-    stage_environment,
-)
+from flows.stages.command import stage_environment
+from flows.stages.execution import Execution
+from flows.stages.outcomes import CLEAN, FAILED, GIVEN_UP, RAN, RESTORED, SKIPPED, Outcome, Result
 from flows.stages.process import Processes
 from tests.stub_checkout import order
 

@@ -16,7 +16,7 @@ from flows.planning.plan import plan
 from flows.records import journal
 from flows.records.journal import TRIGGER, StageEntry, keeping, read, running
 from flows.records.reasons import Account
-from flows.stages.execution import CLEAN, FAILED, RAN, RESTORED, SKIPPED, Outcome
+from flows.stages.outcomes import CLEAN, FAILED, RAN, RESTORED, SKIPPED, Outcome
 from pipeline.errors import ChorusError
 from pipeline.files import write_bytes
 

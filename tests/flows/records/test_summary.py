@@ -10,7 +10,8 @@ from rich.console import Console
 
 from flows.checkout.git import commit_lock, winner_lines
 from flows.records.summary import closing_lines, print_summary, read_results
-from flows.stages.execution import CLEAN, FAILED, RAN, SKIPPED, Outcome, Result, failure_message
+from flows.stages.command import failure_message
+from flows.stages.outcomes import CLEAN, FAILED, RAN, SKIPPED, Outcome, Result
 from pipeline.errors import ChorusError
 from tests.stub_checkout import call
 

@@ -11,7 +11,9 @@ import pytest
 from flows.devices.slots import Pool
 from flows.planning.graph import Graph, read_graph
 from flows.stages.attempts import LONGEST, Patience, limits_of, what_can_pass
-from flows.stages.execution import FAILED, RAN, STOPPED, Execution, stage_environment
+from flows.stages.command import stage_environment
+from flows.stages.execution import Execution
+from flows.stages.outcomes import FAILED, RAN, STOPPED
 from flows.stages.process import Processes
 from pipeline.errors import ChorusError
 from pipeline.exclusive import stage_alone

@@ -15,14 +15,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.checkout.git import git
+from flows.checkout.programs import git
 from pipeline.errors import ChorusError, PassingError
 from tests.stub_checkout import call
 
 COMMIT = """\
 import signal, sys
 from pathlib import Path
-from flows.checkout.git import git
+from flows.checkout.programs import git
 # What a shell starts in the background has the signal ignored from the start.
 signal.signal(signal.SIGINT, (lambda *_: None) if sys.argv[2] == "heeded" else signal.default_int_handler)
 git(Path(sys.argv[1]), "commit", "--quiet", "--allow-empty", "--message", "Whole")
