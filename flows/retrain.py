@@ -8,7 +8,9 @@ import argparse
 import signal
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from subprocess import Popen
 
 from flows.checkout.exclusive import alone
 from flows.checkout.git import commit_lock
@@ -19,11 +21,10 @@ from flows.planning.failed import with_second_tries
 from flows.planning.graph import read_graph
 from flows.planning.plan import LEAVE, plan, render
 from flows.records.journal import COMPLETED, IDLE, LOCAL, enter_refused, keeping
-from flows.records.parent import import_mlflow
 from flows.records.reasons import state_of
 from flows.records.summary import print_summary, read_results
 from flows.service.server import connect
-from flows.stages.command import stage_environment, verify
+from flows.stages.command import on_cue, stage_environment, verify_on_cue
 from flows.stages.outcomes import CLEAN, Outcome, Result
 from flows.stages.process import Processes, stopping_on_signals
 from flows.stages.runners import RUNNERS
@@ -32,6 +33,7 @@ from pipeline.exclusive import BusyError
 from pipeline.exits import NO_ROOM, no_room, status_of
 from pipeline.params.redaction import redact, redacted_traceback
 from pipeline.project import Project
+from pipeline.tracking import import_store
 
 
 def parser() -> argparse.ArgumentParser:
@@ -129,11 +131,13 @@ def show_plan(options: argparse.Namespace, root: Path) -> None:
 
 def _run(options: argparse.Namespace, project: Project, say: Say) -> Ending:
     """Run what has to be run in a checkout that is held."""
-    graph = with_second_tries(read_graph(project.root), project.root, project.params.flow.retry_failed_hours)
-    selected = graph.select(options.only)
-    steps = plan(graph, selected, force=options.force)
-    idle = all(step.what == LEAVE for step in steps)
-    return _nothing_to_do(project, selected, say) if idle else _flow(options, project.root, say)
+    # What a check of the registry imports takes longer than the plan, so it gets ready meanwhile.
+    with on_cue(project.root, stage_environment(project.params.compute.threads)) as check:
+        graph = with_second_tries(read_graph(project.root), project.root, project.params.flow.retry_failed_hours)
+        selected = graph.select(options.only)
+        if all(step.what == LEAVE for step in plan(graph, selected, force=options.force)):
+            return _nothing_to_do(project.root, selected, check, say)
+    return _flow(options, project.root, say)
 
 
 def _experiment(options: argparse.Namespace, project: Project, say: Say) -> Ending:
@@ -152,20 +156,20 @@ def _experiment(options: argparse.Namespace, project: Project, say: Say) -> Endi
         return _run(options, inside, say)
 
 
-def _nothing_to_do(project: Project, selected: tuple[str, ...], say: Say) -> Ending:
+def _nothing_to_do(root: Path, selected: tuple[str, ...], check: "Popen[str]", say: Say) -> Ending:
     """Check the registry alone: neither Prefect nor MLflow has a run to record."""
     say("nothing to do: all stages are up to date")
-    close_books_of_dead_flows(project.root, say)
+    close_books_of_dead_flows(root, say)
     outcomes = [Outcome(stage, CLEAN) for stage in selected]
     processes = Processes()
-    with keeping(project.root) as book:
+    with keeping(root) as book:
         if "register" in selected:
             with stopping_on_signals(processes, say):
-                outcomes.append(verify(processes, project.root, stage_environment(project.params.compute.threads), say))
+                outcomes.append(verify_on_cue(processes, check, say))
         result = Result(tuple(outcomes), processes.stopped_by)
         state = state_of(result)
         book.end(*((IDLE,) if state == COMPLETED else (state, result.message)))
-    print_summary(project.root, outcomes)
+    print_summary(root, outcomes)
     return _report(result, say, idle=True)
 
 
@@ -182,7 +186,7 @@ def close_books_of_dead_flows(root: Path, say: Say) -> None:
 
 def _flow(options: argparse.Namespace, root: Path, say: Say) -> Ending:
     """Run the Prefect flow and print how it ended."""
-    connect(say, meanwhile=import_mlflow)
+    connect(say, meanwhile=partial(import_store, root))
     from flows.run import retrain
 
     where = {"slots": options.slots, "runner": options.runner, "ray_address": options.ray_address}

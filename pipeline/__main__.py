@@ -56,10 +56,11 @@ def parser() -> argparse.ArgumentParser:
     give_up.add_argument("family", help="a name under `families` in params.yaml")
     give_up.add_argument("--rung", type=int, default=1, metavar="N", help="(default: 1)")
     give_up.add_argument("--why", metavar="TEXT", required=True, help="the reason, in one line")
-    commands.add_parser(
+    verify = commands.add_parser(
         "verify",
         help="check that the registry holds the chosen model, and that the gate compared with today's champion",
     )
+    verify.add_argument("--on-cue", action="store_true", help="import all, then check once a line comes on stdin")
     commands.add_parser("drift", help="say how far the folder's new images are from those that were trained on")
     export = commands.add_parser("export", help="write a generator as ONNX or in half precision")
     export.add_argument("--what", default="chosen", help="`chosen`, or the id of a candidate (default: chosen)")
@@ -109,6 +110,11 @@ def dispatch(arguments: argparse.Namespace) -> None:
 
         sample.run(Path.cwd(), arguments.model, arguments.n, arguments.out, arguments.seed, arguments.label)
         return
+    if arguments.command == "verify" and arguments.on_cue:
+        from pipeline.stages import verify
+
+        if not verify.cued(Path.cwd()):
+            return
     project = Project.load()
     if arguments.command == "check":
         from pipeline.params import missing_sections

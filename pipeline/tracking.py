@@ -4,6 +4,7 @@ Runs are found again by tags that say what they hold (a content hash), never by 
 """
 
 import fcntl
+import importlib
 import json
 import logging
 import os
@@ -39,16 +40,21 @@ def tracking_uri(root: Path | None = None) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(root or Path.cwd()).resolve() / 'mlflow.db'}"
 
 
+def database_engine(uri: str) -> str | None:
+    """Return which database a tracking address names, None where it is another kind of store."""
+    from mlflow.store.db.db_types import DATABASE_ENGINES
+
+    engine = re.split(r"[+:]", uri, maxsplit=1)[0]
+    return engine if engine in DATABASE_ENGINES else None
+
+
 def artifact_root(uri: str, root: Path) -> str | None:
     """Return where artefacts of a new experiment go; None where MLflow's server decides that.
 
     Clients that write to a database themselves decide: without a word, MLflow would choose a folder of this machine,
     and tell everyone who reads the database of it. Raises `ChorusError` where nothing says where instead.
     """
-    from mlflow.store.db.db_types import DATABASE_ENGINES
-
-    engine = re.split(r"[+:]", uri, maxsplit=1)[0]
-    if engine not in DATABASE_ENGINES:
+    if not (engine := database_engine(uri)):
         return None
     if given := os.environ.get(ARTIFACT_ROOT):
         return given
@@ -69,6 +75,14 @@ def quieten() -> None:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     for name in ("mlflow.store.db.utils", "mlflow.pyfunc"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def import_store(root: Path) -> None:
+    """Import what opening the store at `tracking_uri` will need, which takes seconds."""
+    quieten()
+    importlib.import_module("mlflow")
+    if database_engine(tracking_uri(root)):
+        importlib.import_module("mlflow.store.tracking.sqlalchemy_store")
 
 
 def process_identity(process: psutil.Process) -> str:

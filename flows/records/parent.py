@@ -1,13 +1,12 @@
 """The MLflow run that stands for one run of the flow; the stages' own runs are its children."""
 
-import importlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.exits import CAN_PASS, status_of
 from pipeline.params.redaction import redact
-from pipeline.tracking import Run, Tracker, quieten
+from pipeline.tracking import Run, Tracker
 
 
 class Parent:
@@ -36,9 +35,3 @@ def pipeline_run(root: Path, name: str, flow_run: str, url: str | None, say: Cal
             if status_of(error) != CAN_PASS:
                 raise
             say(f"MLflow does not answer; its record of this run stays open until the next one: {redact(str(error))}")
-
-
-def import_mlflow() -> None:
-    """Import what a parent run needs first of all, which takes seconds."""
-    quieten()
-    importlib.import_module("mlflow")

@@ -1,16 +1,18 @@
 """A command that is followed line by line, and what its lines and its status say of the stage."""
 
 import os
+import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
 from flows.stages.attempts import stage_status, what_can_pass
 from flows.stages.outcomes import CLEAN, FAILED, HELD, RAN, RESTORED, STOPPED, VERIFY, Outcome, broken
-from flows.stages.process import Overdue, Processes
+from flows.stages.process import Overdue, Processes, kill_group, started
 from pipeline.exits import BAD_INPUT, NO_ROOM
 from pipeline.params.redaction import redact
 from pipeline.tracking import PIPELINE_RUN
@@ -32,6 +34,7 @@ ADVICE = (
     "Updating lock file",
     "Generating lock file",
 )
+CHECK = (sys.executable, "-m", "pipeline", "verify")
 OVERDUE = 124  # as coreutils' `timeout` has it
 KEPT = 12  # last lines of a failed stage that are shown again at the end
 
@@ -52,8 +55,36 @@ def stage_environment(threads: int, pipeline_run: str | None = None) -> dict[str
 
 def verify(processes: Processes, root: Path, environment: Mapping[str, str], log: Callable[[str], None]) -> Outcome:
     """Check that the registry holds the chosen model; the command registers it again where it was lost."""
-    command = [sys.executable, "-m", "pipeline", "verify"]
-    outcome = follow(processes, VERIFY, lambda on_line: processes.run(command, root, environment, on_line), log)
+    return _checked(processes, lambda on_line: processes.run(CHECK, root, environment, on_line), log)
+
+
+@contextmanager
+def on_cue(root: Path, environment: Mapping[str, str]) -> Iterator["subprocess.Popen[str]"]:
+    """Start a check of the registry that imports what it needs, which takes seconds, and then waits for
+    `verify_on_cue`; where that does not come, it ends with the context, having looked at nothing.
+    """
+    with started([*CHECK, "--on-cue"], root, environment, stdin=subprocess.PIPE) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                kill_group(process.pid)
+
+
+def verify_on_cue(processes: Processes, waiting: "subprocess.Popen[str]", log: Callable[[str], None]) -> Outcome:
+    """Let a check that `on_cue` started begin, and return what came of it."""
+
+    def run(on_line: Callable[[str], None]) -> int:
+        assert waiting.stdin is not None
+        with suppress(BrokenPipeError), waiting.stdin as cue:  # one that has ended already says why
+            cue.write("\n")
+        return processes.follow(waiting, on_line)
+
+    return _checked(processes, run, log)
+
+
+def _checked(processes: Processes, run: Callable[[Callable[[str], None]], int], log: Callable[[str], None]) -> Outcome:
+    outcome = follow(processes, VERIFY, run, log)
     return replace(outcome, what=HELD) if outcome.what == RAN else outcome
 
 

@@ -71,12 +71,17 @@ class Processes:
         on_line: Callable[[str], None],
         limit: float | None = None,
     ) -> int:
-        """Run a command to its end and return its exit status (negative: the signal that ended it).
+        """Run a command to its end; see `follow`."""
+        return self.follow(started(command, folder, environment), on_line, limit)
 
-        on_line: called with each line of its output and errors as it comes, without the line's end.
+    def follow(
+        self, process: "subprocess.Popen[str]", on_line: Callable[[str], None], limit: float | None = None
+    ) -> int:
+        """Stay with a command to its end and return its exit status (negative: the signal that ended it).
+
+        process: `started`. on_line: called with each line of its output and errors as it comes, without the line's end.
         limit: seconds after which the group is ended as when all are stopped; then `Overdue` is raised.
         """
-        process = _started(command, folder, environment, errors=subprocess.STDOUT)
         ended, overdue = threading.Event(), threading.Event()
         deadline = math.inf if limit is None else time.monotonic() + limit
         watcher = threading.Thread(target=self._watch, args=(process, ended, deadline, overdue), daemon=True)
@@ -111,25 +116,29 @@ class Processes:
                     with suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGTERM)
                 if self._kill or now - since > self.grace:
-                    _kill_group(process.pid)
+                    kill_group(process.pid)
             elif process.poll() is not None:
                 # The command has ended and something it started has not: a finished stage leaves nothing behind.
                 left_since = left_since or now
                 if now - left_since > 2:
-                    _kill_group(process.pid)
+                    kill_group(process.pid)
 
 
-def _started(
-    command: Sequence[str], folder: Path, environment: Mapping[str, str], errors: int
+def started(
+    command: Sequence[str],
+    folder: Path,
+    environment: Mapping[str, str],
+    stdin: int = subprocess.DEVNULL,
+    stderr: int = subprocess.STDOUT,
 ) -> "subprocess.Popen[str]":
-    """Start a command that has nobody to ask, in a process group of its own; errors: where its standard error goes."""
+    """Start a command in a process group of its own; it has nobody to ask, unless `stdin` is a pipe."""
     return subprocess.Popen(
         command,
         cwd=folder,
         env=dict(environment),
-        stdin=subprocess.DEVNULL,
+        stdin=stdin,
         stdout=subprocess.PIPE,
-        stderr=errors,
+        stderr=stderr,
         text=True,
         encoding="utf-8",
         errors="replace",
@@ -145,7 +154,7 @@ def _followers(group: int) -> Iterator[int]:
                 yield pid
 
 
-def _kill_group(group: int) -> None:
+def kill_group(group: int) -> None:
     with suppress(ProcessLookupError):
         os.killpg(group, signal.SIGKILL)
 
@@ -160,7 +169,7 @@ def captured(
 
     limit: seconds; raises `subprocess.TimeoutExpired` after them.
     """
-    process = _started(command, folder, environment, errors=subprocess.PIPE)
+    process = started(command, folder, environment, stderr=subprocess.PIPE)
     try:
         output, errors = process.communicate(timeout=limit)
     except BaseException:
@@ -174,7 +183,7 @@ def _end_group(process: "subprocess.Popen[str]") -> None:
         os.killpg(process.pid, signal.SIGTERM)
     with suppress(subprocess.TimeoutExpired):
         process.communicate(timeout=GRACE)
-    _kill_group(process.pid)
+    kill_group(process.pid)
     process.wait()
 
 

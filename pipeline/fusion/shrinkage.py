@@ -54,11 +54,10 @@ def divisions(images: int, seed: int) -> list[tuple[Rows, Rows]]:
 
 def centre(distance: Convex, members: Sequence[str]) -> Vector:
     """Return equal weights of the members, each on its nearest candidate; members: of each candidate, whose it is."""
-    alone = [distance.value(corner) for corner in np.eye(len(members))]
-    weights = np.zeros(len(members))
+    corners, weights = np.eye(len(members)), np.zeros(len(members))
     for member in set(members):
         own = [i for i, other in enumerate(members) if other == member]
-        weights[min(own, key=lambda i: alone[i])] = 1
+        weights[min(own, key=lambda i: distance.value(corners[i])) if len(own) > 1 else own[0]] = 1
     return weights / weights.sum()
 
 
@@ -79,7 +78,8 @@ def shrunk(
         return Shrinkage(1.0, towards, None, None)
     tested, optimism = [], []
     for fit, test in halves:
-        own, equal = minimise(fit, len(members), tolerance=PRECISION).weights, centre(fit, members)
+        own = minimise(fit, len(members), start=optimum, tolerance=PRECISION).weights
+        equal = centre(fit, members)
         tested.append([measure(test, (1 - share) * own + share * equal) for share in SHARES])
         optimism.append(tested[-1][0] - measure(fit, own))
     means = np.mean(tested, axis=0)

@@ -10,7 +10,7 @@ from scipy import optimize
 from pipeline.evaluation.frechet import Vector
 
 FEW = 500  # weights up to which a quadratic programme costs less than the function: it takes their third power
-FIRST_STEPS = 30  # of exponentiated gradient, where such a programme goes on from there
+FIRST_STEPS = 8  # of exponentiated gradient, where such a programme goes on from there
 NEWTON_STEPS = 5
 SPACING = 1e-5  # of weights whose gradients' difference is the curvature
 
@@ -27,6 +27,10 @@ class Optimum:
     value: float
     gap: float
     steps: int
+
+    def within(self, tolerance: float) -> bool:
+        """Whether the gap is at most `tolerance` × max(1, |value|)."""
+        return self.gap <= tolerance * max(1.0, abs(self.value))
 
 
 @dataclass(frozen=True)
@@ -60,13 +64,15 @@ def minimise(
     function: Callable[[Vector], tuple[float, Vector]],
     blocks: Blocks | int,
     *,
+    start: Vector | None = None,
     tolerance: float = 1e-7,
     max_steps: int = 200,
 ) -> Optimum:
     """Minimise a convex function of weights on a simplex, or on a product of them.
 
-    function: maps weights to (value, gradient). blocks: the product; a number is that of weights on one simplex. Stops
-    when the gap is below `tolerance` × max(1, |value|). Exponentiated gradient comes first, as it finds the
+    function: maps weights to (value, gradient). blocks: the product; a number is that of weights on one simplex. start:
+    weights of a function that is much alike, from which few weights arrive in a quarter of the steps. Stops when the
+    gap is below `tolerance` × max(1, |value|). Exponentiated gradient comes first, as it finds the
     neighbourhood from anywhere and copes with thousands of weights; then sequential quadratic programming (Kraft 1988):
     a part that is far away, or a weight that has vanished too early, costs a first-order method thousands of steps.
     Newton's method ends it, by gradients alone: near the optimum values differ by less than their rounding.
@@ -74,10 +80,21 @@ def minimise(
     if isinstance(blocks, int):
         blocks = Blocks.one(blocks)
     few = len(blocks.block) <= FEW
+    if few and start is not None:
+        found = _at(function, blocks, start)
+        if not found.within(tolerance):
+            found = _quadratic_programming(function, blocks, found)
+        if found.within(tolerance):
+            return found
     found = _exponentiated_gradient(function, blocks, tolerance, min(max_steps, FIRST_STEPS) if few else max_steps)
-    if few and found.gap > tolerance * max(1.0, abs(found.value)):
+    if few and not found.within(tolerance):
         return _newton(function, blocks, _quadratic_programming(function, blocks, found), tolerance)
     return found
+
+
+def _at(function: Callable[[Vector], tuple[float, Vector]], blocks: Blocks, weights: Vector, steps: int = 0) -> Optimum:
+    value, gradient = function(weights)
+    return Optimum(weights, value, gap_at(weights, gradient, blocks), steps)
 
 
 def _exponentiated_gradient(
@@ -129,10 +146,8 @@ def _quadratic_programming(
     weights = np.maximum(found.x, 0)
     if not np.isfinite(weights).all() or not (sums @ weights > 0).all():
         return start
-    weights = blocks.scaled(weights)
-    value, gradient = function(weights)
-    gap = gap_at(weights, gradient, blocks)
-    return Optimum(weights, value, gap, start.steps + int(found.nit)) if value <= start.value else start
+    end = _at(function, blocks, blocks.scaled(weights), start.steps + int(found.nit))
+    return end if end.value <= start.value else start
 
 
 def _newton(
@@ -141,7 +156,7 @@ def _newton(
     """Go on from `start` among the weights that it holds above zero, as long as the gap falls."""
     found = start
     for _ in range(NEWTON_STEPS):
-        if found.gap <= tolerance * max(1.0, abs(found.value)):
+        if found.within(tolerance):
             break
         held = np.flatnonzero(found.weights > SPACING)
         gradient = function(found.weights)[1]
@@ -154,12 +169,10 @@ def _newton(
         weights[held] = np.maximum(weights[held] + step, 0)
         if not np.isfinite(weights).all() or not (np.bincount(blocks.block, weights) > 0).all():
             break
-        weights = blocks.scaled(weights)
-        value, gradient = function(weights)
-        gap = gap_at(weights, gradient, blocks)
-        if gap >= found.gap:
+        end = _at(function, blocks, blocks.scaled(weights), found.steps + 1)
+        if end.gap >= found.gap:
             break
-        found = Optimum(weights, value, gap, found.steps + 1)
+        found = end
     return found
 
 

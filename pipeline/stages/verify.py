@@ -17,9 +17,15 @@ from pipeline.files import read_json
 from pipeline.lineage import LOCK
 from pipeline.project import Project
 from pipeline.stages._verdict import outdated
-from pipeline.tracking import PIPELINE_RUN, Tracker
+from pipeline.tracking import PIPELINE_RUN, Tracker, import_store
 
 STAGES = ("gate", "register")
+
+
+def cued(root: Path) -> bool:
+    """Import what a check needs, then wait for a line on standard input; return whether one came before its end."""
+    import_store(root)
+    return bool(sys.stdin.readline())
 
 
 def run(project: Project) -> None:

@@ -37,6 +37,18 @@ def test_gap_bounds_the_error_for_random_convex_quadratics(count, seed):
     assert optimum.gap <= 1e-5 * max(1, abs(optimum.value))
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.integers(2, 6), st.integers(0, 10_000))
+def test_any_start_leads_to_the_optimum_and_the_optimum_at_once(count, seed):
+    rng = np.random.default_rng(seed)
+    root = rng.normal(size=(count, count))
+    function = quadratic(root @ root.T + np.eye(count), rng.normal(size=count))
+    optimum = minimise(function, count)
+    for start in (np.eye(count)[rng.integers(count)], rng.dirichlet(np.ones(count))):
+        assert minimise(function, count, start=start).weights == pytest.approx(optimum.weights, abs=1e-3)
+    assert minimise(function, count, start=optimum.weights, tolerance=1e-5).steps == 0
+
+
 def test_prune_drops_the_silent_and_keeps_the_sum():
     assert prune(np.array([0.7, 0.2995, 0.0005])) == pytest.approx([0.7 / 0.9995, 0.2995 / 0.9995, 0])
 

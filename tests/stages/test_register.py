@@ -43,12 +43,12 @@ def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return Project.load(root)
 
 
-def python(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run this Python on this code in another folder."""
+def python(cwd: Path, *arguments: str, cue: str = "") -> subprocess.CompletedProcess[str]:
+    """Run this Python on this code in another folder, with `cue` as its standard input."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "PYTHONPATH": str(Path(__file__).parents[2])}
     command = [sys.executable, *arguments]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=cwd, env=environment, input=cue, capture_output=True, text=True, check=False)
 
 
 def versions(project: Project) -> list[Any]:
@@ -330,7 +330,9 @@ def test_a_lost_database_is_filled_again_and_dvc_stays_clean(project: Project) -
     first = read_json(project.registration)
     for file in root.glob("mlflow.db*"):
         file.unlink()
-    done = python(root, "-m", "pipeline", "verify")
+    waiting = python(root, "-m", "pipeline", "verify", "--on-cue")  # its input ends without a line
+    assert (waiting.returncode, waiting.stdout) == (0, "")
+    done = python(root, "-m", "pipeline", "verify", "--on-cue", cue="\n")
     assert done.returncode == 0, done.stderr
     assert "registering it again" in done.stdout
     assert "up to date" in dvc("status")
