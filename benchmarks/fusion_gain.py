@@ -37,6 +37,7 @@ import numpy as np
 import yaml
 
 from pipeline.files import write_text
+from pipeline.tracking import quieten
 
 ROOT = Path(__file__).parents[1]
 RECIPE = yaml.safe_load((ROOT / "benchmarks" / "fusion_gain.yaml").read_text())
@@ -193,6 +194,7 @@ def judge(shop: Workshop, root: Path) -> None:
 
 def open_test(shop: Workshop, root: Path) -> None:
     """Measure all arms of a project on the test split, and leave what came of it in `TEST`."""
+    quieten()
     from mlflow.artifacts import download_artifacts
 
     shop.run(root, *OPEN)

@@ -1,8 +1,9 @@
 """What benchmarks/fusion_gain.py found: the distances of all arms, the differences that matter, and a figure.
 
-    python benchmarks/fusion_gain_table.py [--source fashion-mnist|mnist] [--figure FILE]
+    python benchmarks/fusion_gain_table.py [--source fashion-mnist|mnist] [--split gate|test] [--figure FILE]
 
-Intervals are of 95 % by Student's t over repetitions; differences are paired: both arms of the same repetition.
+The test split was opened for the repetitions that were made since the study does so. Intervals are of 95 % by
+Student's t over repetitions; differences are paired: both arms of the same repetition.
 """
 
 import argparse
@@ -118,7 +119,7 @@ def mean_of(arm: Arm, name: str) -> float:
     return fmean(line["metrics"][name] for line in arm.values())
 
 
-def draw(arms: dict[str, Arm], names: list[str], path: Path) -> None:
+def draw(arms: dict[str, Arm], names: list[str], split: str, path: Path) -> None:
     """Draw the distances of the arms that every repetition has, with their intervals, a panel a judge."""
     import matplotlib
 
@@ -137,7 +138,7 @@ def draw(arms: dict[str, Arm], names: list[str], path: Path) -> None:
             axis.plot(values, [place] * len(values), ".", color=colour, alpha=0.35, markersize=4)
             axis.errorbar(mean, place, xerr=half, fmt="o", color=colour, markersize=4, capsize=2)
         axis.set_xlim(left=0)
-        axis.set_xlabel(f"{judge}, gate split")
+        axis.set_xlabel(f"{judge}, {split} split")
         axis.grid(axis="x", alpha=0.3)
     axes[0][0].set_yticks(range(len(order)), order)
     figure.tight_layout()
@@ -148,18 +149,21 @@ def draw(arms: dict[str, Arm], names: list[str], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", choices=SOURCES, default=SOURCES[0])
+    parser.add_argument("--split", choices=["gate", "test"], default="gate")
     parser.add_argument("--figure", type=Path)
     chosen = parser.parse_args()
     lines = read_lines(chosen.source)
+    if chosen.split == "test":
+        lines = [{**line, "metrics": line["test"]} for line in lines if "test" in line]
     if not lines:
-        raise SystemExit(f"{results_file(chosen.source)} has no results yet: run benchmarks/fusion_gain.py first")
+        raise SystemExit(f"{results_file(chosen.source)} has no such results yet: run benchmarks/fusion_gain.py first")
     names = next(line["judges"] for line in lines if "judges" in line)
     arms = arms_of(lines)
     print_distances(arms, names)
     print_differences(arms, names)
     print_compute(lines)
     if chosen.figure:
-        draw(arms, names, chosen.figure)
+        draw(arms, names, chosen.split, chosen.figure)
 
 
 if __name__ == "__main__":
