@@ -20,6 +20,7 @@ from pipeline.errors import ChorusError
 Busy = Literal["wait", "refuse"]
 FOLDER = ".chorus"  # in the checkout; undeclared, ignored by git and DVC
 TICK = 0.2  # seconds between two looks at a lock that is held
+CLOCK_SECONDS = 5.0  # how far a process's start may seem to move
 
 
 class BusyError(ChorusError):
@@ -58,8 +59,11 @@ def held_by(path: Path) -> str | None:
     """Say which process of this machine seems to hold a lock file, without taking it; None where none does."""
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
-        return str(held["command"]) if psutil.pid_exists(int(held["pid"])) else None
-    except (OSError, ValueError, KeyError, TypeError):
+        since = datetime.fromisoformat(held["since"]).timestamp()
+        # One that was killed left its record, and a later process may have the same id.
+        later = psutil.Process(int(held["pid"])).create_time() > since + CLOCK_SECONDS
+        return None if later else str(held["command"])
+    except (OSError, ValueError, KeyError, TypeError, psutil.Error):
         return None
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from pipeline.errors import ChorusError
+from pipeline.exclusive import CLOCK_SECONDS
 from pipeline.lineage import read_lineage
 from pipeline.params.redaction import redact
 
@@ -30,7 +31,6 @@ PIPELINE_RUN = "CHORUS_PIPELINE_RUN"  # environment: id of the parent run that t
 
 ARTIFACT_ROOT = "MLFLOW_DEFAULT_ARTIFACT_ROOT"  # environment: as MLflow's server calls the same setting
 
-CLOCK_SECONDS = 5.0  # how far a process's start may seem to move
 KIND, KEY, PROCESS = "chorus.kind", "chorus.key", "chorus.process"
 PARENT = "mlflow.parentRunId"
 

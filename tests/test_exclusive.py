@@ -1,5 +1,6 @@
 """Locks name their holder, go with their process, and are the same for a stage whoever starts it."""
 
+import json
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 import yaml
 
 from pipeline.__main__ import main, parser, stage_name
-from pipeline.exclusive import BusyError, alone, stage_alone, stage_lock
+from pipeline.exclusive import BusyError, alone, held_by, stage_alone, stage_lock
 
 ROOT = Path(__file__).parents[1]
 HOLD = """\
@@ -50,6 +51,20 @@ def test_refused_with_the_holders_name(tmp_path: Path, holder: "subprocess.Popen
         pass
     with stage_alone(tmp_path, "train@vae", "refuse"):  # another stage is free
         pass
+
+
+def test_a_holder_is_known_until_its_process_is_gone(tmp_path: Path, holder: "subprocess.Popen[str]") -> None:
+    lock = stage_lock(tmp_path, "train@mlp")
+    said = held_by(lock)
+    assert said is not None
+    assert said.startswith("-c ")
+    record = json.loads(lock.read_text())
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    assert held_by(lock) is None
+    # The next process with that id, which here is this one, began after the lock was taken.
+    lock.write_text(json.dumps(record | {"pid": os.getpid(), "since": "2020-01-01 00:00:00+00:00"}))
+    assert held_by(lock) is None
 
 
 def test_a_killed_holder_leaves_no_lock(tmp_path: Path, holder: "subprocess.Popen[str]") -> None:
