@@ -1,6 +1,7 @@
 """Convex minimisation over mixture weights."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,8 +11,9 @@ from scipy import optimize
 from pipeline.evaluation.frechet import Vector
 
 FEW = 500  # weights up to which a quadratic programme costs less than the function: it takes their third power
-FIRST_STEPS = 8  # of exponentiated gradient, where such a programme goes on from there
+FIRST_STEPS = 30  # of exponentiated gradient, where such a programme goes on from there
 NEWTON_STEPS = 5
+ROUNDING = 1e-9  # by which the sums of weights may be off
 SPACING = 1e-5  # of weights whose gradients' difference is the curvature
 
 
@@ -71,24 +73,26 @@ def minimise(
     """Minimise a convex function of weights on a simplex, or on a product of them.
 
     function: maps weights to (value, gradient). blocks: the product; a number is that of weights on one simplex. start:
-    weights of a function that is much alike, from which few weights arrive in a quarter of the steps. Stops when the
-    gap is below `tolerance` × max(1, |value|). Exponentiated gradient comes first, as it finds the
-    neighbourhood from anywhere and copes with thousands of weights; then sequential quadratic programming (Kraft 1988):
-    a part that is far away, or a weight that has vanished too early, costs a first-order method thousands of steps.
-    Newton's method ends it, by gradients alone: near the optimum values differ by less than their rounding.
+    where few weights begin, such as the optimum of a function that is much alike; equal ones otherwise. Stops when the
+    gap is below `tolerance` × max(1, |value|).
+
+    Few weights begin with sequential quadratic programming (Kraft 1988), which takes a fraction of a first-order
+    method's steps. Where it does not arrive, as values are too steep at the start, exponentiated gradient comes first,
+    which finds the neighbourhood from anywhere and copes with thousands of weights. Newton's method ends it, by
+    gradients alone: near the optimum values differ by less than their rounding.
     """
     if isinstance(blocks, int):
         blocks = Blocks.one(blocks)
     few = len(blocks.block) <= FEW
-    if few and start is not None:
-        found = _at(function, blocks, start)
+    if few:
+        found = _at(function, blocks, blocks.scaled(np.ones(len(blocks.block))) if start is None else start)
         if not found.within(tolerance):
-            found = _quadratic_programming(function, blocks, found)
+            found = _quadratic_programming(function, blocks, found, tolerance)
         if found.within(tolerance):
             return found
     found = _exponentiated_gradient(function, blocks, tolerance, min(max_steps, FIRST_STEPS) if few else max_steps)
     if few and not found.within(tolerance):
-        return _newton(function, blocks, _quadratic_programming(function, blocks, found), tolerance)
+        return _newton(function, blocks, _quadratic_programming(function, blocks, found, tolerance), tolerance)
     return found
 
 
@@ -127,27 +131,41 @@ def _exponentiated_gradient(
     return Optimum(weights, value, gap_at(weights, gradient, blocks), step + 1)
 
 
+class _Arrived(Exception):
+    """Weights whose gap is small enough: the programme would go on until values no longer fall."""
+
+
 def _quadratic_programming(
-    function: Callable[[Vector], tuple[float, Vector]], blocks: Blocks, start: Optimum
+    function: Callable[[Vector], tuple[float, Vector]], blocks: Blocks, start: Optimum, tolerance: float
 ) -> Optimum:
     """Go on from `start`; what comes out is no worse."""
     sums = np.zeros((len(blocks.shares), len(blocks.block)))
     sums[blocks.block, np.arange(len(blocks.block))] = 1
-    found = optimize.minimize(
-        lambda weights: function(np.maximum(weights, 0)),
-        start.weights,
-        jac=True,
-        method="SLSQP",
-        bounds=[(0, 1)] * len(blocks.block),
-        constraints={"type": "eq", "fun": lambda weights: sums @ weights - blocks.shares, "jac": lambda _: sums},
-        options={"ftol": 1e-14, "maxiter": 200},
-    )
-    # It keeps to the bounds and sums up to rounding.
-    weights = np.maximum(found.x, 0)
-    if not np.isfinite(weights).all() or not (sums @ weights > 0).all():
-        return start
-    end = _at(function, blocks, blocks.scaled(weights), start.steps + int(found.nit))
-    return end if end.value <= start.value else start
+    found, steps = start, 0
+
+    def looked_at(weights: Vector) -> tuple[float, Vector]:
+        nonlocal found, steps
+        steps += 1
+        # It keeps to the bounds and sums up to rounding.
+        weights = np.maximum(weights, 0)
+        value, gradient = function(weights)
+        if value < found.value and abs(sums @ weights - blocks.shares).max() <= ROUNDING:
+            found = Optimum(weights, value, gap_at(weights, gradient, blocks), start.steps + steps)
+            if found.within(tolerance):
+                raise _Arrived
+        return value, gradient
+
+    with suppress(_Arrived):
+        optimize.minimize(
+            looked_at,
+            start.weights,
+            jac=True,
+            method="SLSQP",
+            bounds=[(0, 1)] * len(blocks.block),
+            constraints={"type": "eq", "fun": lambda weights: sums @ weights - blocks.shares, "jac": lambda _: sums},
+            options={"ftol": 1e-14, "maxiter": 200},
+        )
+    return found
 
 
 def _newton(
