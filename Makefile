@@ -62,7 +62,7 @@ format: setup ## rewrite the code in the house's style
 	ruff check --fix .
 	ruff format .
 
-bench: setup ## print the benchmark tables
+bench: setup ## print three of the benchmark tables, which need no data
 	python benchmarks/training.py
 	python benchmarks/prepare.py
 	python benchmarks/extractors.py --data digits
@@ -73,5 +73,5 @@ ui: setup ## MLflow's pages on http://127.0.0.1:5000
 constraints: setup ## write constraints.txt anew from .venv
 	{ sed -n 1p constraints.txt; $(VENV)/bin/python -m pip freeze --exclude-editable | sed 's/+cpu//'; } > constraints.new && mv constraints.new constraints.txt
 
-clean: ## remove everything that a run made, but not the registry (mlflow.db, mlartifacts)
+clean: ## remove what runs wrote into the clone, but not DVC's cache nor the registry (mlflow.db, mlartifacts)
 	rm -rf data/raw data/prepared data/reference models evaluation report registration.json .checkpoints .warm
