@@ -1,7 +1,7 @@
 """`python -m flows.retrain`: bring everything up to date, from the images to the registered model.
 
-Exit status: 0 done, 1 a stage or the check of the registry failed, 2 bad input, 74 no room to write,
-128 + the signal that stopped it.
+Exit status: 0 done, 1 a stage or the check of the registry failed, 2 bad input, 74 no room to write, 75 what did
+not answer may do so later, 128 + the signal that stopped it.
 """
 
 import argparse
@@ -112,7 +112,7 @@ def retrained(options: argparse.Namespace, root: Path, say: Say, errand: str | N
     except ChorusError as error:
         say(f"chorus: {error}")
         enter_refused(root, str(error))
-        return Ending(2, redact(str(error)), skipped=isinstance(error, BusyError))
+        return Ending(status_of(error), redact(str(error)), skipped=isinstance(error, BusyError))
     except Exception as error:
         if status_of(error) != NO_ROOM:
             raise
@@ -197,7 +197,7 @@ def _flow(options: argparse.Namespace, root: Path, say: Say) -> Ending:
         forget_flow(root, str(state.state_details.flow_run_id))
     if isinstance(result, ChorusError):  # the flow has entered it in the journal
         say(f"chorus: {result}")
-        return Ending(2, redact(str(result)))
+        return Ending(status_of(result), redact(str(result)))
     if isinstance(result, Exception) and status_of(result) == NO_ROOM:
         raise result
     if not isinstance(result, Result):
@@ -232,7 +232,7 @@ def main(argv: list[str] | None = None) -> int:
         return retrained(options, Path.cwd(), say).status
     except ChorusError as error:
         say(f"chorus: {error}")
-        return 2
+        return status_of(error)
     except KeyboardInterrupt:
         return 130
     finally:

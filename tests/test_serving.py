@@ -226,6 +226,15 @@ def test_sample_says_what_is_not_there(tmp_path: Path, capsys: pytest.CaptureFix
         assert words in capsys.readouterr().err
 
 
+def test_a_registry_that_is_away_is_no_bad_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    assert sample(MODEL, tmp_path / "out") == 75
+    assert "cannot be fetched" in capsys.readouterr().err
+
+
 def overwrite(pattern: str, content: bytes) -> Callable[[Path], None]:
     def damage(package: Path) -> None:
         next(package.rglob(pattern)).write_bytes(content)

@@ -125,7 +125,9 @@ def connected(address: str | None, compute: Compute, members_per_gpu: int, cargo
     try:
         import ray
     except ImportError:
-        raise ChorusError("--runner ray needs Ray: pip install -c constraints.txt 'chorus[cluster]'") from None
+        raise ChorusError(
+            "--runner ray needs Ray: pip install -c constraints.txt -e '.[cluster]' in the clone"
+        ) from None
     ray.cloudpickle.register_pickle_by_value(station)
     before = signal.getsignal(signal.SIGTERM)
     try:

@@ -56,7 +56,9 @@ def to_onnx(network: nn.Module) -> bytes:
             content = path.read_bytes()
             exported = OnnxGenerator(content, network)
         except ImportError as error:
-            raise ChorusError(f"{error}; ONNX needs more packages: pip install 'chorus[export]'") from None
+            raise ChorusError(
+                f"{error}; ONNX needs more packages: pip install -c constraints.txt -e '.[export]' in the clone"
+            ) from None
         except Exception as error:  # the exporter raises several kinds for what it cannot express
             raise ChorusError(f"this generator has no ONNX graph: {error}; export it as fp16") from None
     if (difference := largest_difference(network, exported)) > TOLERANCE:

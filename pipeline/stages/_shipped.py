@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from pipeline import registry
-from pipeline.errors import ChorusError
-from pipeline.exits import lasts
+from pipeline.errors import ChorusError, PassingError
+from pipeline.exits import CAN_PASS, lasts, status_of
 from pipeline.files import read_json, tree_hash
 from pipeline.recipes import load_sampler
 from pipeline.tracking import quieten, tracking_uri
@@ -80,7 +80,8 @@ def _registered(address: str, root: Path, temporary: Path) -> Shipped:
         source = client.get_model_version_download_uri(version.name, version.version)
         folder = Path(download_artifacts(artifact_uri=source, dst_path=str(temporary), tracking_uri=uri))
     except (MlflowException, OSError) as error:
-        raise ChorusError(f"{address} cannot be fetched: {error}") from None
+        kind = PassingError if status_of(error) == CAN_PASS else ChorusError
+        raise kind(f"{address} cannot be fetched: {error}") from None
     if fault := registry.fault_of(folder, version.tags):
         raise ChorusError(f"{version.name} version {version.version} is not used: {fault}")
     return _packaged(folder, f"{version.name} version {version.version}")

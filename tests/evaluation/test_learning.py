@@ -1,6 +1,3 @@
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -12,8 +9,7 @@ from pipeline.evaluation.augment import shift, view
 from pipeline.evaluation.extractors import own_extractor
 from pipeline.evaluation.own import OWN, learn, rows_to_learn_from
 from tests.factories import structured_images
-
-DATA = Path(os.environ.get("CHORUS_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
+from tests.published import PUBLISHED, needs_published
 
 
 def stripes(n: int, size: int = 8, channels: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
@@ -90,14 +86,13 @@ def test_classifiers_read_digits(name: str) -> None:
 
 
 @pytest.mark.slow
+@needs_published
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", ["classifier", "classifier-b"])
 def test_classifiers_read_fashion_mnist(name: str) -> None:
-    if not (DATA / "FashionMNIST" / "raw").is_dir():
-        pytest.skip(f"no FashionMNIST/raw in {DATA}; set CHORUS_TEST_DATA to a folder that holds it")
     allow_torchvision()
     from torchvision.datasets import FashionMNIST
 
-    garments = FashionMNIST(str(DATA), train=True)
+    garments = FashionMNIST(str(PUBLISHED), train=True)
     order = torch.randperm(len(garments), generator=torch.Generator().manual_seed(0))
     assert accuracy(name, garments.data[order][:, None], garments.targets[order], 35_000, kimg=100) >= 0.90
