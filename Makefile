@@ -68,7 +68,7 @@ bench: setup ## print three of the benchmark tables, which need no data
 	python benchmarks/extractors.py --data digits
 
 ui: setup ## MLflow's pages on http://127.0.0.1:5000
-	uri="$$(python -m pipeline where tracking)"; case "$$uri" in http*) echo "MLflow's pages are at $$uri";; \
+	@uri="$$(python -m pipeline where tracking)"; case "$$uri" in http*) echo "MLflow's pages are at $$uri";; \
 	*) MLFLOW_BACKEND_STORE_URI="$$uri" mlflow ui --host 127.0.0.1;; esac
 
 constraints: setup ## write constraints.txt anew from .venv
