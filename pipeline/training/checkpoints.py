@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pipeline.compute import Runtime
+from pipeline.exits import lasts
 from pipeline.files import replacing
 from pipeline.training.state import State
 
@@ -56,7 +57,8 @@ def save_checkpoint(path: Path, state: State, surroundings: dict[str, str]) -> N
 def restore_checkpoint(path: Path, state: State) -> dict[str, str]:
     """Put `state` where the checkpoint was written and return the environment of that time.
 
-    Raises `DamagedCheckpoint`, leaving `state` unusable, where the file is cut short, altered or of other networks.
+    Raises `DamagedCheckpoint`, leaving `state` unusable, where the file is cut short, altered or of other networks; the
+    error itself where memory is short, for then nothing is known of the file.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -71,6 +73,8 @@ def restore_checkpoint(path: Path, state: State) -> dict[str, str]:
     except DamagedCheckpoint:
         raise
     except Exception as error:  # safetensors, json and torch raise several kinds for damaged or foreign files
+        if not lasts(error):
+            raise
         raise DamagedCheckpoint(str(error) or type(error).__name__) from None
 
 

@@ -7,6 +7,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from pipeline.errors import ChorusError
+from pipeline.exits import lasts
 from pipeline.files import replacing
 from pipeline.training.state import State
 
@@ -32,6 +33,8 @@ def images_seen(path: Path) -> int:
     except FileNotFoundError:
         raise ChorusError(f"{path} is missing; run `dvc repro` or `dvc pull`") from None
     except Exception as error:  # as below
+        if not lasts(error):
+            raise
         raise ChorusError(f"{path} is damaged ({error}); remove it and run `dvc repro`") from None
 
 
@@ -44,6 +47,8 @@ def continue_from(path: Path, state: State) -> None:
     except FileNotFoundError:
         raise ChorusError(f"{path} is missing; run `dvc repro` or `dvc pull`") from None
     except Exception as error:  # safetensors, json and torch raise several kinds for damaged or foreign files
+        if not lasts(error):
+            raise
         raise ChorusError(
             f"{path} is no state of these networks ({error}); remove the family's folder and run `dvc repro`"
         ) from None
