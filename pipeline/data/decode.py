@@ -28,7 +28,8 @@ def decode(data: bytes, max_pixels: int) -> Image.Image:
 
     Takes PNG, JPEG, WebP, BMP and GIF (of animations the first frame). Transparent parts are laid on white, 16-bit
     values scaled to 8 bits, the EXIF orientation is applied, colour profiles are not. Raises `BadImageError` for what
-    is unreadable, truncated, or larger than `max_pixels`; the size is checked before any pixel is decoded.
+    is unreadable, truncated, or larger than `max_pixels`; the size is checked before any pixel is decoded. A lack of
+    memory is raised as it is: it says nothing of the image.
     """
     # The limit is ours; Pillow's own would refuse images that `data.max_pixels` allows.
     Image.MAX_IMAGE_PIXELS = None
@@ -39,12 +40,12 @@ def decode(data: bytes, max_pixels: int) -> Image.Image:
                 raise BadImageError(f"{width}×{height} pixels, more than data.max_pixels = {max_pixels}")
             image.load()
             return _upright(_eight_bits(image), _orientation(image))
-    except BadImageError:
+    except (BadImageError, MemoryError):
         raise
     except UnidentifiedImageError:
         raise BadImageError("not a readable PNG, JPEG, WebP, BMP or GIF file") from None
     except Exception as error:  # Pillow's decoders raise whatever their parsers run into
-        raise BadImageError(f"cannot be decoded: {error or type(error).__name__}") from None
+        raise BadImageError(f"cannot be decoded: {str(error) or type(error).__name__}") from None
 
 
 def from_pixels(data: bytes, shape: tuple[int, ...]) -> Image.Image:

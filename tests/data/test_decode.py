@@ -3,6 +3,8 @@
 import contextlib
 import io
 import struct
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -180,6 +182,28 @@ def bomb(width: int, height: int) -> bytes:
 def test_a_decompression_bomb_is_refused_by_its_header() -> None:
     with pytest.raises(BadImageError, match=r"50000×50000 pixels, more than data\.max_pixels = 1000000"):
         decode(bomb(50_000, 50_000), LIMIT)
+
+
+SHORT_OF_MEMORY = """
+import io, re, resource
+from pathlib import Path
+from PIL import Image
+from pipeline.data.decode import decode
+file = io.BytesIO()
+Image.new("RGB", (5000, 5000)).save(file, "PNG")
+held = 1024 * int(re.search(r"VmSize:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+resource.setrlimit(resource.RLIMIT_AS, (held + 2**24, held + 2**24))
+try:
+    decode(file.getvalue(), 10**8)
+except Exception as error:
+    print(type(error).__name__)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of memory are Linux's")
+def test_a_lack_of_memory_is_no_fault_of_the_image() -> None:
+    done = subprocess.run([sys.executable, "-c", SHORT_OF_MEMORY], capture_output=True, text=True)
+    assert done.stdout == "MemoryError\n", done.stderr
 
 
 def test_the_limit_is_inclusive(colour: Image.Image) -> None:
