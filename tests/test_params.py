@@ -51,6 +51,9 @@ def changed(path, value):
         ("families.mlp.warm_start", 7.5, ["families.mlp.warm_start = 7.5", "the source alone"]),
         ("families.mlp.warm_start", {"source": "champion"}, ["families.mlp.warm_start", "pipeline pin"]),
         ("families.mlp.kimg", "many", ["families.mlp.kimg = 'many'", "number"]),
+        ("families.mlp.lr", "1e-3", ["families.mlp.lr = '1e-3'", "takes this for text; write 0.001"]),
+        ("families.mlp.lr", "1e999999999", ["families.mlp.lr", "valid number"]),
+        ("families.mlp.batch", "64", ["families.mlp.batch = '64'", "write 64"]),
         ("families.mlp.architecture", ..., ["families.mlp.architecture", "missing"]),
         ("families.Big Name", {"architecture": "mlp", "kimg": 1}, ["families.Big Name", "pattern"]),
         ("families", {}, ["families", "at least 1"]),
@@ -108,6 +111,17 @@ def test_broken_yaml_and_a_missing_file_are_said(tmp_path):
         parse_params("a: [1")
     with pytest.raises(ChorusError, match="missing"):
         read_params(tmp_path / "params.yaml")
+    with pytest.raises(ChorusError, match="cannot be read"):
+        read_params(tmp_path)
+    (tmp_path / "params.yaml").write_bytes("seed: 0  # später".encode("latin-1"))
+    with pytest.raises(ChorusError, match="cannot be read: 'utf-8' codec"):
+        read_params(tmp_path / "params.yaml")
+    for text in ("seed: 2026-13-01", "[" * 3000):
+        with pytest.raises(ChorusError, match="not YAML"):
+            parse_params(text)
+    for text in ("seed: {{ seed }}", "? [a, b]\n: 1"):
+        with pytest.raises(ChorusError, match=r"stands where a key is wanted \(line 1\)"):
+            parse_params(text)
     for text in ("", "- a", "3"):
         with pytest.raises(ChorusError, match=r"params\.yaml holds no keys"):
             parse_params(text)

@@ -1,6 +1,7 @@
 """Reading `params.yaml`: one clear message for each wrong key."""
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,6 +15,7 @@ from pipeline.params.sections import Params
 from pipeline.params.student import Student
 
 RECIPES: dict[str, type[Family]] = {"families": Family, "students": Student}  # sections whose keys are names
+MOST_DIGITS = 30  # of a number that a message writes out
 
 
 def _explain(item: Any) -> str:
@@ -24,10 +26,22 @@ def _explain(item: Any) -> str:
         return f"{where}: unknown key; allowed here: {', '.join(_allowed_keys(item['loc'][:-1]))}"
     if item["type"] == "missing":
         return f"{where}: missing"
+    if item["type"] in ("float_type", "int_type") and (number := _written_out(item["input"])):
+        message = f"YAML takes this for text; write {number}"
     value = "" if isinstance(item["input"], dict | BaseModel) else f" = {item['input']!r}"
     if item["type"] == "model_type":
         return f"{where}{value}: a section of keys is wanted here: {', '.join(_allowed_keys(item['loc']))}"
     return f"{where}{value}: {message}" if where else message
+
+
+def _written_out(value: Any) -> str | None:
+    """Return the number in a text without an exponent, None where there is none: `1e-3` is text to YAML."""
+    try:
+        number = Decimal(value) if isinstance(value, str) else None
+    except InvalidOperation:
+        return None
+    sensible = number is not None and number.is_finite() and abs(number.adjusted()) < MOST_DIGITS
+    return f"{number:f}" if sensible else None
 
 
 def key_of(location: tuple[Any, ...]) -> str:
@@ -59,8 +73,11 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         seen: set[Any] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
+            line = key_node.start_mark.line + 1
+            if not isinstance(key, Hashable):
+                raise ChorusError(f"params.yaml: a list or a section stands where a key is wanted (line {line})")
             if key in seen:
-                raise ChorusError(f"params.yaml: the key '{key}' stands twice (line {key_node.start_mark.line + 1})")
+                raise ChorusError(f"params.yaml: the key '{key}' stands twice (line {line})")
             seen.add(key)
         return super().construct_mapping(node, deep)
 
@@ -81,7 +98,7 @@ def parse_params(text: str) -> Params:
     """Validate the text of a `params.yaml`; raises `ChorusError` naming each wrong key, its value and the remedy."""
     try:
         content = yaml.load(text, _UniqueKeyLoader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a thirteenth month, for instance
         raise ChorusError(f"params.yaml is not YAML: {error}") from None
     if not isinstance(content, dict):
         raise ChorusError("params.yaml holds no keys; README.md has a table of them")
@@ -103,6 +120,8 @@ def read_params(path: Path) -> Params:
         return parse_params(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ChorusError(f"{path} is missing; run in the project's folder") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ChorusError(f"{path} cannot be read: {error}") from None
 
 
 def missing_sections(path: Path) -> list[str]:
