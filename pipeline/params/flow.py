@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pipeline.params.fields import Count, NotNegative, Positive, Section, Several
+from pipeline.params.fields import Count, NotNegative, Positive, Section
 
 
 class Drift(Section):
@@ -15,7 +15,7 @@ class Drift(Section):
     """
 
     threshold: NotNegative = 0.05
-    images: Several = 100
+    images: Annotated[int, Field(ge=4, strict=True)] = 100  # chance is measured between halves of two
 
 
 class Flow(Section):

@@ -34,8 +34,9 @@ def look(project: Project) -> dict[str, Any]:
     if project.params.data.source != "folder":
         raise ChorusError(f"data.source = '{project.params.data.source}': new images come into a 'folder' alone")
     limits = project.params.flow.drift
-    told: dict[str, Any] = {"reference": read_manifest(project.prepared)["hash"]}
-    pixels = _new_pixels(project)
+    manifest = read_manifest(project.prepared)
+    told: dict[str, Any] = {"reference": manifest["hash"]}
+    pixels = _new_pixels(project, manifest["size"], manifest["channels"])
     if len(pixels) < limits.images:
         return {**told, "new": len(pixels), "drifted": False, "said": f"{len(pixels)} new images, too few to tell"}
     train = drift.small(load_split(project.prepared, "train").images)
@@ -51,21 +52,21 @@ def look(project: Project) -> dict[str, Any]:
     }
 
 
-def _new_pixels(project: Project) -> NDArray[np.float32]:
-    """Return the small pixels of new images, N×D."""
+def _new_pixels(project: Project, size: int, channels: int) -> NDArray[np.float32]:
+    """Return the small pixels of new images, N×D, after they were made as large and colourful as the prepared ones."""
     seen = {line["id"] for name in ("index", "rejected") for line in read_json_lines(project.raw / f"{name}.jsonl")}
-    decoded = islice(_decoded(project, seen), drift.AT_MOST)
+    decoded = islice(_decoded(project, seen, size, channels), drift.AT_MOST)
     parts = []
     while images := list(islice(decoded, drift.AT_ONCE)):
         parts.append(drift.small(np.stack(images)))
-    return np.concatenate(parts) if parts else np.empty((0, project.params.data.channels * drift.SIDE**2), np.float32)
+    return np.concatenate(parts) if parts else np.empty((0, channels * drift.SIDE**2), np.float32)
 
 
-def _decoded(project: Project, seen: set[str]) -> Iterator[np.ndarray]:
+def _decoded(project: Project, seen: set[str], size: int, channels: int) -> Iterator[np.ndarray]:
     data = project.params.data
     assert data.root is not None
     for content in unread(project.root / data.root.expanduser(), seen):
         try:
-            yield to_array(decode(content, data.max_pixels), data.size, data.channels)
+            yield to_array(decode(content, data.max_pixels), size, channels)
         except BadImageError:
             continue

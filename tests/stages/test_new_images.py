@@ -63,6 +63,21 @@ def test_images_are_new_until_they_are_read_and_drift_when_they_look_otherwise(p
     assert after["reference"] != dark["reference"]
 
 
+def test_parameters_that_were_changed_since_do_not_matter(project: Project) -> None:
+    draw(project.root / "images", "dark", 60, seed=3, brightness=0.5)
+    found = drift.look(project)
+    changed = PARAMS.replace("size: 16", "size: 32").replace("watch: images", "watch: images\n  channels: 3")
+    assert drift.look(Project(project.root, parse_params(changed))) == found
+
+
+def test_the_fewest_images_that_can_be_told_from_chance(project: Project) -> None:
+    draw(project.root / "images", "same", 4, seed=2)
+    with pytest.raises(ChorusError, match=r"flow\.drift\.images = 3: .* greater than or equal to 4"):
+        parse_params(PARAMS.replace("images: 50", "images: 3"))
+    found = drift.look(Project(project.root, parse_params(PARAMS.replace("images: 50", "images: 4"))))
+    assert (found["new"], np.isfinite(found["chance"])) == (4, True)
+
+
 def test_named_sources_have_no_new_images(tmp_path: Path) -> None:
     text = PARAMS.replace("source: folder", "source: digits")
     with pytest.raises(ChorusError, match=r"data\.source = 'digits'"):
