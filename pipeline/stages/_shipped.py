@@ -13,7 +13,7 @@ import torch
 
 from pipeline import registry
 from pipeline.errors import ChorusError, PassingError
-from pipeline.exits import CAN_PASS, lasts, status_of
+from pipeline.exits import CAN_PASS, NO_ROOM, lasts, status_of
 from pipeline.files import read_json, tree_hash
 from pipeline.recipes import load_sampler
 from pipeline.tracking import quieten, tracking_uri
@@ -45,7 +45,7 @@ def opened(address: str, root: Path) -> Iterator[Shipped]:
 
     root: the folder whose registry is asked where `MLFLOW_TRACKING_URI` names none. A version's files are compared with
     the hashes that were registered before any of them is used. Raises `ChorusError` for what is not there, was altered,
-    or is no model of Chorus.
+    or is no model of Chorus, `PassingError` where the registry does not answer.
     """
     if address.startswith(REGISTERED):
         with tempfile.TemporaryDirectory(prefix="chorus-") as temporary:
@@ -80,7 +80,9 @@ def _registered(address: str, root: Path, temporary: Path) -> Shipped:
         source = client.get_model_version_download_uri(version.name, version.version)
         folder = Path(download_artifacts(artifact_uri=source, dst_path=str(temporary), tracking_uri=uri))
     except (MlflowException, OSError) as error:
-        kind = PassingError if status_of(error) == CAN_PASS else ChorusError
+        if (status := status_of(error)) == NO_ROOM:
+            raise
+        kind = PassingError if status == CAN_PASS else ChorusError
         raise kind(f"{address} cannot be fetched: {error}") from None
     if fault := registry.fault_of(folder, version.tags):
         raise ChorusError(f"{version.name} version {version.version} is not used: {fault}")

@@ -13,6 +13,7 @@ import numpy as np
 from pipeline.data.progress import with_progress
 from pipeline.errors import ChorusError
 from pipeline.evaluation.pictures import write_png
+from pipeline.exits import lasts
 from pipeline.files import read_json, write_json
 from pipeline.stages._shipped import Shipped, opened
 
@@ -52,6 +53,8 @@ def run(root: Path, address: str, n: int, out: Path, seed: int, label: int) -> N
                 for _ in with_progress(written(), "sample", total=missing):
                     pass
         except OSError as error:
+            if not lasts(error):
+                raise
             raise ChorusError(f"{out} cannot be written to: {error}") from None
     print(f"sample  {n:,} images of {model.name}, seed {seed}: {out}", flush=True)
 
@@ -63,6 +66,8 @@ def alone(out: Path) -> Iterator[None]:
         out.mkdir(parents=True, exist_ok=True)
         folder = os.open(out, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
+        if not lasts(error):
+            raise
         raise ChorusError(f"{out} cannot be a folder of images: {error}") from None
     try:
         fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -16,7 +16,9 @@ import pytest
 import torch
 from PIL import Image
 
+from pipeline import registry
 from pipeline.__main__ import main
+from pipeline.exits import NO_ROOM
 from pipeline.files import read_json
 from pipeline.fusion.samplers import draw
 from pipeline.recipes import load_sampler
@@ -153,3 +155,21 @@ def test_two_processes_do_not_write_to_one_folder(
     assert "another process is writing to" in capsys.readouterr().err
     os.close(folder)
     assert ask(model, tmp_path) == 0
+
+
+FULL = """
+import resource, sys
+from pipeline.__main__ import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
+sys.exit(main(["sample", "--model", sys.argv[1], "--n", "3", "--out", sys.argv[2]]))
+"""
+
+
+def test_a_full_disk_is_no_bad_input(model: Path, tmp_path: Path) -> None:
+    with registry.packed(model) as (content, _):
+        package = registry.write_candidate(content, tmp_path)
+    out = tmp_path / "out"
+    done = subprocess.run([sys.executable, "-c", FULL, str(package), str(out)], capture_output=True, text=True)
+    assert done.returncode == NO_ROOM, done.stderr
+    assert "there is no room to write" in done.stderr
+    assert not list(out.iterdir())
