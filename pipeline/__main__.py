@@ -81,7 +81,7 @@ def parser() -> argparse.ArgumentParser:
     sample.add_argument("--n", type=count, required=True, metavar="N", help="how many images")
     sample.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder; more of the same draw is added")
     sample.add_argument("--seed", type=int, default=0, metavar="SEED", help="(default: 0)")
-    sample.add_argument("--label", type=int, default=-1, metavar="CLASS", help="number of a class (default: -1, any)")
+    sample.add_argument("--label", type=label, default=-1, metavar="CLASS", help="number of a class (default: -1, any)")
     where = commands.add_parser("where", help="print where something is kept")
     where.add_argument("what", choices=["tracking"])
     return root
@@ -91,6 +91,13 @@ def count(text: str) -> int:
     number = int(text)
     if not 0 < number <= 10**8:
         raise argparse.ArgumentTypeError("it has to be from 1 to 100,000,000")
+    return number
+
+
+def label(text: str) -> int:
+    number = int(text)
+    if not -1 <= number < 2**63:
+        raise argparse.ArgumentTypeError("it has to be the number of a class, or -1 for any")
     return number
 
 

@@ -143,6 +143,9 @@ def test_what_is_wrong_is_said_and_nothing_is_written(
     for n in ("0", "-3", "many"):
         with pytest.raises(SystemExit, match="2"):
             main(["sample", "--model", str(model), "--n", n, "--out", str(tmp_path / "a")])
+    for label in ("-2", "one", str(2**63)):
+        with pytest.raises(SystemExit, match="2"):
+            ask(model, tmp_path / "a", 5, "--label", label)
 
 
 def test_two_processes_do_not_write_to_one_folder(
