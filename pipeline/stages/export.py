@@ -20,6 +20,7 @@ from pipeline.fusion.samplers import CandidateSampler, draw
 from pipeline.project import Project
 from pipeline.randomness import derive_seed
 from pipeline.recipes import CANDIDATE_ID
+from pipeline.stages._out import make_way
 from pipeline.weights import load_generator, read_config, save_half
 
 CHOSEN = "chosen"
@@ -29,7 +30,7 @@ def run(project: Project, what: str, form: str, out: Path) -> None:
     """Export a candidate by its id, or the single generator that was chosen.
 
     form: `onnx` and `int8` write a file, `fp16` a folder that loads as any snapshot. Raises `ChorusError` for what is
-    not one generator, and where `out` is there already.
+    not one generator, and where `out` is there already or cannot be.
     """
     snapshot = find(project, what)
     if form != "fp16" and read_config(snapshot).architecture == "mixture":
@@ -37,7 +38,8 @@ def run(project: Project, what: str, form: str, out: Path) -> None:
             f"{what} is a mixture, which chooses a network for each image, and ONNX has one graph for a whole batch: "
             "distil a student from it (`students` in params.yaml) and export that, or use fp16"
         )
-    if out.exists():
+    make_way(out)
+    if out.exists() or out.is_symlink():
         raise ChorusError(f"{out} is there already: remove it, or name another --out")
     runtime = set_up(project.params.compute)
     network, config = load_generator(snapshot)

@@ -18,6 +18,7 @@ from pipeline.errors import ChorusError
 from pipeline.files import write_text
 from pipeline.project import Project
 from pipeline.recipes import load_critic
+from pipeline.stages._out import make_way
 
 AT_ONCE = 1024  # images in memory
 
@@ -27,11 +28,15 @@ def run(project: Project, images: Path, out: Path | None) -> None:
 
     1 is real to the members' discriminators, 0 is generated. Images are decoded, cropped and resized as the `prepare`
     stage does; those that cannot be are named on the standard error and left out. Raises `ChorusError` where there is
-    no critic, or no image.
+    no critic or no image, and where `out` cannot be written.
     """
     folder = project.chosen / "critic"
     if not folder.is_dir():
         raise ChorusError(f"there is no {folder}: no member has a discriminator, or `dvc repro choose` has not run yet")
+    if out is not None:
+        make_way(out)
+        if out.is_dir():
+            raise ChorusError(f"{out} is a folder: name a file with --out")
     runtime = set_up(project.params.compute)
     critic, rule = load_critic(folder, runtime.device)
     text = io.StringIO()
@@ -67,7 +72,7 @@ def decoded(project: Project, folder: Path) -> Iterator[tuple[str, np.ndarray]]:
     for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file()):
         try:
             image = decode(path.read_bytes(), project.params.data.max_pixels)
-        except BadImageError as error:
+        except (BadImageError, OSError) as error:
             print(f"score  {printable(str(path))}: {error}", file=sys.stderr, flush=True)
             continue
         yield printable(path.relative_to(folder).as_posix()), to_array(image, manifest["size"], manifest["channels"])

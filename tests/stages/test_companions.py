@@ -148,9 +148,12 @@ def test_a_folder_of_images_is_scored(
         Image.fromarray(pixels[0]).save(images / name)
     (images / "broken.png").write_bytes(b"nothing")
     (images / "notes.txt").write_text("no image")
+    (images / "unreadable.png").symlink_to("/proc/self/mem")
     monkeypatch.chdir(fused.root)
     assert main(["score", str(images), "--out", str(tmp_path / "scores.csv")]) == 0
-    assert "broken.png: not a readable" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "broken.png: not a readable" in said
+    assert "unreadable.png: [Errno 5]" in said
     critic, rule = load_critic(fused.chosen / "critic")
     scores = critic.scores(torch.from_numpy(gate), rule).tolist()
     shown = ("a.png", '"b\\x1b[2J,.png"', "below/c\\n\\xe9.png")
@@ -160,6 +163,11 @@ def test_a_folder_of_images_is_scored(
     assert capsys.readouterr().out.splitlines() == ["score,file", *lines]
     assert main(["score", str(tmp_path / "nowhere")]) == 2
     assert "holds no image that can be scored" in capsys.readouterr().err
+    for out, words in ((tmp_path, "is a folder"), (tmp_path / "scores.csv" / "below", "cannot be written")):
+        assert main(["score", str(images), "--out", str(out)]) == 2
+        captured = capsys.readouterr()
+        assert words in captured.err
+        assert "broken.png" not in captured.err  # nothing was scored in vain
 
 
 def test_without_discriminators_there_is_no_critic(

@@ -86,6 +86,8 @@ def test_the_chosen_generator_becomes_a_file_and_is_measured(root: Path, capsys:
         (["--what", "../gan", "--format", "fp16"], "neither 'chosen' nor the id"),
         (["--what", "gan/r7/000001000", "--format", "fp16"], "lies in no rung"),
         (["--what", ONE, "--format", "onnx", "--out", "params.yaml"], "is there already"),
+        (["--what", ONE, "--format", "onnx", "--out", "params.yaml/out"], "cannot be written"),
+        (["--what", ONE, "--format", "fp16", "--out", "params.yaml/out"], "cannot be written"),
     ],
 )
 def test_bad_input_ends_with_status_2_and_no_file(
