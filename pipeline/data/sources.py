@@ -16,6 +16,8 @@ from pipeline.files import file_hash
 
 DEFAULT_ROOT = Path("~/.cache/chorus")
 NETWORK_TIMEOUT = 60.0  # seconds without an answer
+# What is wrong with the folder to download into; those of a network come as URLError or ConnectionError.
+OF_THE_FOLDER = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
 
 # SHA-256 of the published files as they lie there after extraction.
 MNIST_FILES = {
@@ -188,6 +190,7 @@ def _downloading(remedy: str) -> Iterator[None]:
             raise
         # torchvision tells of servers that do not answer by the second, without the cause.
         passing = getattr(error, "code", 500) >= 500 if isinstance(error, OSError) else "downloading" in str(error)
+        passing &= not isinstance(error, OF_THE_FOLDER)
         kind = PassingError if passing else ChorusError
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
         raise kind(f"the data set is not there and cannot be downloaded ({reason}); {remedy}") from None

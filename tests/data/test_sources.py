@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 
 from pipeline.data.raw import RawWriter, read_raw
 from pipeline.data.sources import cifar_images, ingest_named, read_arrays, verify
-from pipeline.errors import ChorusError
+from pipeline.errors import ChorusError, PassingError
 from pipeline.files import file_hash
 from tests.published import PUBLISHED, needs_published
 
@@ -54,6 +54,16 @@ def test_digits(tmp_path: Path) -> None:
 def test_without_files_and_network_the_remedy_is_named(source: str, remedy: str, tmp_path: Path) -> None:
     with RawWriter(tmp_path / "raw") as raw, pytest.raises(ChorusError, match=f"cannot be downloaded .*{remedy}"):
         ingest_named(source, tmp_path / "root", raw)
+
+
+@pytest.mark.usefixtures("_no_network")
+@pytest.mark.parametrize("source", ["mnist", "cifar10"])
+def test_a_folder_that_cannot_be_made_does_not_pass_as_a_network_that_is_away_can(source: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for root, kind in ((tmp_path / "file", ChorusError), (tmp_path / "root", PassingError)):
+        with RawWriter(tmp_path / "raw") as raw, pytest.raises(ChorusError, match="cannot be downloaded") as caught:
+            ingest_named(source, root, raw)
+        assert type(caught.value) is kind
 
 
 def test_a_file_that_is_not_the_published_one_is_refused(tmp_path: Path) -> None:
