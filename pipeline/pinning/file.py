@@ -27,6 +27,10 @@ def write_pins(text: str, pins: Mapping[str, WarmStart]) -> str:
         edits.update(_edits(node, pin))
     changed = text
     for start, end, replacement in sorted(edits, reverse=True):
+        if start == end:  # of an empty value, whose place is right behind the colon
+            replacement = f" {replacement}"
+        elif text[end - 1] == "\n":  # of a block, which ends with its line
+            replacement += "\n"
         changed = changed[:start] + replacement + changed[end:]
     written = parse_params(changed).families
     for family, pin in pins.items():

@@ -72,6 +72,25 @@ def test_the_same_pins_again_change_nothing_and_new_ones_replace_them() -> None:
 
 
 @pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        (" {{source: champion, version: , content: }}", ' {{source: champion, version: "3" , content: "{hash}" }}'),
+        (
+            "\n      version:  # none\n      content:\n      source: champion",
+            '\n      version: "3"  # none\n      content: "{hash}"\n      source: champion',
+        ),
+        (" >-\n      champion", ' {{source: "champion", version: "3", content: "{hash}"}}'),
+    ],
+)
+def test_empty_values_and_blocks_are_replaced(value: str, written: str) -> None:
+    start = "data: {source: digits, watch: x, size: 8}\nfamilies:\n  a:\n    warm_start:"
+    end = "\n    architecture: mlp\n    kimg: 1\n"
+    pin = WarmStart(source="champion", version="3", content=HASHES["a"])
+    found = write_pins(start + value.format() + end, {"a": pin})
+    assert found == start + written.format(hash=HASHES["a"]) + end
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "base: &base {warm_start: champion}\nfamilies: {a: {<<: *base, architecture: mlp, kimg: 1}}",
