@@ -53,6 +53,7 @@ def changed(path, value):
         ("families.mlp.kimg", "many", ["families.mlp.kimg = 'many'", "number"]),
         ("families.mlp.lr", "1e-3", ["families.mlp.lr = '1e-3'", "takes this for text; write 0.001"]),
         ("families.mlp.lr", "1e999999999", ["families.mlp.lr", "valid number"]),
+        ("fusion.min_acceptance", True, ["fusion.min_acceptance = True", "number"]),
         ("families.mlp.batch", "64", ["families.mlp.batch = '64'", "write 64"]),
         ("families.mlp.architecture", ..., ["families.mlp.architecture", "missing"]),
         ("families.Big Name", {"architecture": "mlp", "kimg": 1}, ["families.Big Name", "pattern"]),

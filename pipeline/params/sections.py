@@ -153,7 +153,7 @@ class Fusion(Section):
     vote_draws: Several = 4
     soup_members: Count = 1
     moe_clusters: Count = 10
-    min_acceptance: Annotated[float, Field(gt=0, le=1)] = 0.25
+    min_acceptance: Annotated[float, Field(gt=0, le=1, strict=True)] = 0.25
     min_members: Count = 1
     stacking_kimg: NotNegative = 20
     refine_steps: Count = 5
