@@ -138,7 +138,7 @@ def read_facts(folder: Path) -> RawFacts:
 def read_raw(folder: Path) -> Iterator[RawImage]:
     """Yield a snapshot's images in the order in which they were added; raises `ChorusError` where it is damaged."""
     with ExitStack() as shard_file:
-        opened, file = -1, None
+        opened, file, count = -1, None, 0
         for line in read_json_lines(folder / "index.jsonl"):
             path = _shard_path(folder, line["shard"])
             try:
@@ -152,6 +152,9 @@ def read_raw(folder: Path) -> Iterator[RawImage]:
             if len(data) != line["length"]:
                 raise ChorusError(f"{path} is shorter than its index says; remove {folder} and run `dvc repro`")
             yield RawImage(line["id"], line["label"], data, tuple(line["shape"]) if "shape" in line else None)
+            count += 1
+    if count != (said := read_facts(folder).images):
+        raise ChorusError(f"{folder} lists {count:,} of its {said:,} images; remove it and run `dvc repro`")
 
 
 def read_rejected(folder: Path) -> Iterator[tuple[str, str]]:

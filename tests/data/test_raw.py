@@ -58,7 +58,12 @@ def test_an_interrupted_snapshot_is_not_taken_for_a_whole_one(tmp_path: Path) ->
 def test_a_damaged_snapshot_is_named(tmp_path: Path) -> None:
     with RawWriter(tmp_path) as raw:
         raw.add(RawImage("a", None, b"12345678"))
+        raw.add(RawImage("b", None, b"12345678"))
         raw.finish("folder", None)
+    index = (tmp_path / "index.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "index.jsonl").write_text(index[0])
+    with pytest.raises(ChorusError, match="lists 1 of its 2 images"):
+        list(read_raw(tmp_path))
     shard = tmp_path / "shard-00000.bin"
     shard.write_bytes(b"1234")
     with pytest.raises(ChorusError, match=r"shard-00000\.bin is shorter than its index says"):
