@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pipeline import registry
 from pipeline.errors import ChorusError
+from pipeline.exits import lasts
 from pipeline.files import tree_hash
 from pipeline.params import WarmStart
 from pipeline.pinning.versions import fetch_member
@@ -130,9 +131,14 @@ def _snapshot(project: Project, source: str) -> Path:
 
 def _copy(source: Path, folder: Path, name: str) -> None:
     """Copy a snapshot's files, or one file of a generator's weights."""
-    files = {"generator.safetensors": source} if source.is_file() else {file: source / file for file in FILES}
-    if not files["generator.safetensors"].is_file():
-        raise ChorusError(f"warm_start: {name} is no file of weights and no folder with a generator.safetensors")
-    for file, path in files.items():
-        if path.is_file():
-            shutil.copyfile(path, folder / file)
+    try:
+        files = {"generator.safetensors": source} if source.is_file() else {file: source / file for file in FILES}
+        if not files["generator.safetensors"].is_file():
+            raise ChorusError(f"warm_start: {name} is no file of weights and no folder with a generator.safetensors")
+        for file, path in files.items():
+            if path.is_file():
+                shutil.copyfile(path, folder / file)
+    except OSError as error:
+        if not lasts(error):
+            raise
+        raise ChorusError(f"warm_start: {name} cannot be read: {error}") from None

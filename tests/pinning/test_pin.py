@@ -175,7 +175,9 @@ def test_a_file_or_a_folder_on_disk(root: Path) -> None:
     content = pinned(root).content
     assert [path.name for path in (root / ".warm" / str(content)).iterdir()] == ["generator.safetensors"]
     assert list(weights.provide(Project.load(root), "mlp") or {}) == ["generator"]
-    for source, message in {"./params.yaml": "no safetensors", "./nowhere": "no file of weights"}.items():
+    (root / "unreadable").symlink_to("/proc/self/mem")
+    faults = {"./params.yaml": "no safetensors", "./nowhere": "no file of weights", "./unreadable": "cannot be read"}
+    for source, message in faults.items():
         ask(root, source)
         with pytest.raises(ChorusError, match=message):
             pinned(root)
