@@ -95,6 +95,25 @@ def test_objectives_with_batch_statistics_train_in_parts_too(architecture: str) 
         assert all(p.grad is None for p in network.parameters())
 
 
+@pytest.mark.parametrize("architecture", ["mlp", "vaegan"])
+def test_a_step_that_ran_out_of_memory_can_be_taken_again(architecture: str) -> None:
+    """Wherever it did: here in the generator's update, at the last network that its gradients come to."""
+    objective, state = start(architecture)
+    given = batch(objective, 0)
+
+    def out_of_memory(gradient: Tensor) -> None:
+        torch.empty(10**15)
+
+    handle = next(state.networks["generator"].parameters()).register_hook(out_of_memory)
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        take_step(objective, state, given, seed=0)
+    handle.remove()
+    for optimizer in state.optimizers.values():
+        optimizer.zero_grad()
+    state.micro = 4
+    assert take_step(objective, state, given, seed=0).isfinite().all()
+
+
 def test_parts_are_even_and_whole() -> None:
     objective, _ = start()
     given = batch(objective, 0)

@@ -2,7 +2,8 @@
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -67,6 +68,16 @@ class Objective(ABC):
         if "discriminator" in state.networks:
             kept["discriminator"] = state.networks["discriminator"]
         return [kept]
+
+
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """Take no gradients of a network's weights; afterwards they have them again, also where memory ran out inside."""
+    network.requires_grad_(False)
+    try:
+        yield
+    finally:
+        network.requires_grad_(True)
 
 
 _REGISTRY: dict[str, type[Objective]] = {}

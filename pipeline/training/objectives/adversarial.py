@@ -9,7 +9,7 @@ from pipeline.models._base import ModelConfig, build_discriminator, build_genera
 from pipeline.params import Family
 from pipeline.training import losses, regularisers
 from pipeline.training.augment import augment
-from pipeline.training.objectives._base import Batch, Objective, register
+from pipeline.training.objectives._base import Batch, Objective, frozen, register
 from pipeline.training.state import State
 
 
@@ -72,15 +72,14 @@ class Adversarial(Objective):
         """Update the generator and return its loss; `on_real` are the logits before the discriminator's update."""
         discriminator = state.networks["discriminator"]
         # The generator needs the gradient through the discriminator, not that of its weights: a third of its backward.
-        discriminator.requires_grad_(False)
-        with self.runtime.autocasting():  # a context of its own: the last one keeps bf16 weights as they were
-            on_fake = self.judged(discriminator, self.augmented(fake), batch.labels)
-            if self.losses.pairs:
-                with torch.no_grad():
-                    on_real = self.judged(discriminator, self.augmented(batch.real), batch.labels)
-        loss = self.loss_g(on_real, on_fake)
-        self.aim(state, loss).backward()
-        discriminator.requires_grad_(True)
+        with frozen(discriminator):
+            with self.runtime.autocasting():  # a context of its own: the last one keeps bf16 weights as they were
+                on_fake = self.judged(discriminator, self.augmented(fake), batch.labels)
+                if self.losses.pairs:
+                    with torch.no_grad():
+                        on_real = self.judged(discriminator, self.augmented(batch.real), batch.labels)
+            loss = self.loss_g(on_real, on_fake)
+            self.aim(state, loss).backward()
         self.update(state, "generator")
         return loss
 

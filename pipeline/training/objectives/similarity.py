@@ -9,7 +9,7 @@ from torch.nn.functional import softplus
 
 from pipeline.models._base import architecture, build_discriminator, build_generator
 from pipeline.training.losses import cross_entropy
-from pipeline.training.objectives._base import Batch, Objective, register
+from pipeline.training.objectives._base import Batch, Objective, frozen, register
 from pipeline.training.objectives.variational import divergence
 from pipeline.training.state import State
 
@@ -56,21 +56,20 @@ class Similarity(Objective):
         loss_d.sum().backward()
         self.update(state, "discriminator")
 
-        discriminator.requires_grad_(False)
-        with self.runtime.autocasting():
-            mean, log_variance = (part.float() for part in networks["encoder"](batch.real, batch.labels))
-            noise = torch.randn_like(mean)
-            again = generator(mean + noise * (0.5 * log_variance).exp(), batch.labels)
-            with torch.no_grad():
-                wanted = discriminator.features(batch.real)
-            found = discriminator.features(again)
-            on_fake = discriminator(fake, batch.labels).float()
-        variance = (found.float() - wanted.float()).square().mean((-2, -1)).clamp(min=FLOOR)
-        similarity = 0.5 * (math.log(2 * math.pi) + 1 + variance.log())
-        kl = divergence(mean, log_variance)
-        adversarial = softplus(-on_fake).mean(-1)
-        (adversarial + SHARE * (similarity + kl / wanted.shape[-1])).sum().backward()
-        discriminator.requires_grad_(True)
+        with frozen(discriminator):
+            with self.runtime.autocasting():
+                mean, log_variance = (part.float() for part in networks["encoder"](batch.real, batch.labels))
+                noise = torch.randn_like(mean)
+                again = generator(mean + noise * (0.5 * log_variance).exp(), batch.labels)
+                with torch.no_grad():
+                    wanted = discriminator.features(batch.real)
+                found = discriminator.features(again)
+                on_fake = discriminator(fake, batch.labels).float()
+            variance = (found.float() - wanted.float()).square().mean((-2, -1)).clamp(min=FLOOR)
+            similarity = 0.5 * (math.log(2 * math.pi) + 1 + variance.log())
+            kl = divergence(mean, log_variance)
+            adversarial = softplus(-on_fake).mean(-1)
+            (adversarial + SHARE * (similarity + kl / wanted.shape[-1])).sum().backward()
         self.update(state, "generator", "encoder")
         return torch.stack([adversarial.detach(), loss_d.detach(), similarity.detach(), kl.detach()], -1)
 
