@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pipeline.compute import Runtime
+from pipeline.errors import ChorusError
 from pipeline.evaluation.pictures import grid
 from pipeline.files import write_json
 from pipeline.fusion.samplers import CandidateSampler, to_uint8
@@ -318,9 +319,16 @@ class Job:
         self.track_sheets(state)
 
     def track_sheets(self, state: State) -> None:
-        """Track images of the averaged generators, of the same latents each time."""
+        """Track images of the averaged generators, of the same latents each time.
+
+        Raises `Unhealthy` where they hold what is no number: the step before may have broken the weights, which its own
+        losses do not tell.
+        """
         for run, networks in zip(self.tracked, self.objective.members(state), strict=True):
-            picture = sheet(networks["generator"], self.unit.streams, self.runtime.device)
+            try:
+                picture = sheet(networks["generator"], self.unit.streams, self.runtime.device)
+            except ChorusError:  # there is no other reason
+                raise health.Unhealthy(self.unit.streams, state.nimg, health.NO_NUMBERS) from None
             run.image(picture, f"samples/{state.nimg:09d}.png")
 
     def report(self, state: State, rate: float) -> None:

@@ -36,6 +36,7 @@ YOUNG = 0.1
 GROWTH = 1.1
 
 SIDE = 8  # of the pooled images
+NO_NUMBERS = "generated images hold pixels that are no numbers"
 
 
 class Unhealthy(ChorusError):
@@ -134,7 +135,7 @@ class Monitor:
         self.look_for_broken_numbers(state)
         drawn = self.drawn(state)
         if not all(bool(images.isfinite().all()) for images in drawn):
-            raise Unhealthy(self.streams, state.nimg, "generated images hold pixels that are no numbers")
+            raise Unhealthy(self.streams, state.nimg, NO_NUMBERS)
         collapses = [text for images in drawn if (text := collapse_of(images, self.reference))]
         variety = min(map(variance_of, drawn))
         young = state.variety is not None and GROWTH * state.variety < variety < YOUNG * self.reference.variance

@@ -43,6 +43,8 @@ families:
 """
 EXPLODING = "{architecture: mlp, kimg: 2, batch: 50, width: 8, latent: 4, replicas: 2, lr: 1000.0}"
 NO_NUMBER = "{architecture: mlp, kimg: 2, batch: 50, width: 8, latent: 4, lr: 1.0e+30}"
+# Of the first snapshot, after one step: the losses are of the weights before it.
+NO_PIXEL = "{architecture: vae, kimg: 2, batch: 50, width: 8, latent: 4, snapshots: 40, lr: 1.0e+30}"
 # The prior's divergence outweighs all images, so the decoder learns to ignore the latent.
 CONSTANT = "{architecture: vae, kimg: 60, batch: 500, width: 8, latent: 4, lr: 0.008, kl_weight: 200.0}"
 # The images of one number lie on a curve, where 256 are crowded.
@@ -102,6 +104,7 @@ def files_of(target: Project, family: str) -> set[str]:
     [
         (EXPLODING, "exploded", 250),
         (NO_NUMBER, "no longer a number", 250),
+        (NO_PIXEL, "pixels that are no numbers", 50),
         (CONSTANT, "its variance is 0.", 50_000),
         (DUPLICATES, "of the images have a near duplicate", 50_000),
     ],
