@@ -42,12 +42,12 @@ def translation(images: Tensor) -> Tensor:
 
 
 def cutout(images: Tensor) -> Tensor:
-    """Set a square of half the side to 0; its centre is anywhere in the image, so it may reach over the edge."""
+    """Set a square of half the side to 0; its centre is anywhere in the image, so it may reach over any edge."""
     size = images.shape[-1]
     half = size // 2
     place = torch.arange(size, device=images.device)
     top, left = (
-        torch.randint(-(half // 2), size - half // 2, (*images.shape[:-3], 1, 1, 1), device=images.device)
+        torch.randint(-(half // 2), size + 1 - (half + 1) // 2, (*images.shape[:-3], 1, 1, 1), device=images.device)
         for _ in range(2)
     )
     rows, columns = place[:, None], place

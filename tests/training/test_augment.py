@@ -124,6 +124,14 @@ def test_cutout_clears_one_square_that_may_reach_over_the_edge(size: int, seed: 
             assert len(side) >= size // 4
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_cutout_reaches_as_far_over_each_edge(size: int) -> None:
+    gone = cutout(torch.ones(3000, 1, size, size))[:, 0] == 0
+    for sides in (gone.any(1), gone.any(2)):
+        for edge in (sides[:, 0], sides[:, -1]):
+            assert sides[edge].sum(1).min() == size // 4
+
+
 def test_the_order_is_the_registry_s_whatever_the_recipe_says() -> None:
     images = noise()
     torch.manual_seed(5)
