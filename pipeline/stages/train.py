@@ -118,8 +118,8 @@ def units(
     initial = provide(project, family) if recipe.warm_start else None
     if recipe.warm_start and initial is None:
         print(f"train {family}: {recipe.warm_start} leads to no weights yet; they are drawn", flush=True)
-    data = load_data(project, recipe, runtime)
     config = model_config(recipe, manifest)
+    data = load_data(project, recipe, runtime)
     raced = bool(project.params.racing.rungs)
 
     def unit_of(*members: str, first: int = 0, after: Unit | None = None) -> Unit:
@@ -202,18 +202,21 @@ def train_unit(
 
 
 def load_data(project: Project, recipe: Family, runtime: Runtime) -> Data:
-    """Return the train split on the device; raises `ChorusError` for a conditional family on images without classes."""
+    """Return the train split on the device, with its labels where the family is conditional."""
     split = load_split(project.prepared, "train")
     images = torch.from_numpy(np.array(split.images)).to(runtime.device)
     if not recipe.conditional:
         return Data(images)
-    if split.labels is None:
-        raise ChorusError("`conditional: true` needs classes, and these images have none: give each class a sub-folder")
     return Data(images, torch.from_numpy(np.array(split.labels)).to(runtime.device))
 
 
 def model_config(recipe: Family, manifest: dict[str, Any]) -> ModelConfig:
-    """Return what a family's networks are built from: its recipe, and the shape and classes of the images."""
+    """Return what a family's networks are built from: its recipe, and the shape and classes of the images.
+
+    Raises `ChorusError` for a conditional family on images without classes.
+    """
+    if recipe.conditional and manifest["class_counts"] is None:
+        raise ChorusError("`conditional: true` needs classes, and these images have none: give each class a sub-folder")
     counts = manifest["class_counts"]["train"] if recipe.conditional else []
     return ModelConfig(
         recipe.architecture,

@@ -213,6 +213,18 @@ def test_a_budget_of_operations_counts_what_a_cascade_passes_through(project: Pr
     assert shared.kimg * 1000 * (first + second) == pytest.approx(0.1e12)
 
 
+@pytest.mark.parametrize("budget", [None, Budget(kimg=1.0, families=1)])
+def test_a_conditional_family_needs_images_with_classes(
+    project: Project, budget: Budget | None, tmp_path: Path
+) -> None:
+    family = name_of("mlp", "independent", True)
+    changes = {"families": {family: project.params.families[family]}, "budget": budget}
+    unlabelled = Project(tmp_path, project.params.model_copy(update=changes))
+    write_prepared(unlabelled.prepared, n_train=40, classes=None)
+    with pytest.raises(ChorusError, match="`conditional: true` needs classes, and these images have none"):
+        train.run(unlabelled, family)
+
+
 def test_a_bagged_member_sees_its_own_bootstrap(project: Project) -> None:
     """With equal random numbers, only the images make a bagged member another one than an independent."""
     families = [name_of("mlp", scheme, False) for scheme in ("bagging", "independent")]
