@@ -76,14 +76,21 @@ def shrunk(
     towards = centre(whole, members)
     if not halves:
         return Shrinkage(1.0, towards, None, None)
-    tested, optimism = [], []
-    for fit, test in halves:
-        own = minimise(fit, len(members), start=optimum, tolerance=PRECISION).weights
-        equal = centre(fit, members)
-        tested.append([measure(test, (1 - share) * own + share * equal) for share in SHARES])
-        optimism.append(tested[-1][0] - measure(fit, own))
-    means = np.mean(tested, axis=0)
-    # Of equal means the least shrunk.
-    best = int(np.argmax(means <= means.min() + 1e-12))
-    share = float(SHARES[best])
-    return Shrinkage(share, (1 - share) * optimum + share * towards, float(means[best]), float(np.mean(optimism)))
+    ends = [
+        (minimise(fit, len(members), start=optimum, tolerance=PRECISION).weights, centre(fit, members))
+        for fit, _ in halves
+    ]
+
+    def held_out(share: float) -> Vector:
+        shrunken = ((1 - share) * own + share * equal for own, equal in ends)
+        return np.array([measure(test, weights) for (_, test), weights in zip(halves, shrunken, strict=True)])
+
+    tested = held_out(0.0)
+    optimism = tested - [measure(fit, own) for (fit, _), (own, _) in zip(halves, ends, strict=True)]
+    share, nearest = 0.0, float(tested.mean())
+    # Along a line a convex distance falls, if at all, and then rises. Of equal means the least shrunk.
+    for further in SHARES[1:]:
+        if (mean := float(held_out(further).mean())) >= nearest - 1e-12:
+            break
+        share, nearest = float(further), mean
+    return Shrinkage(share, (1 - share) * optimum + share * towards, nearest, float(optimism.mean()))
