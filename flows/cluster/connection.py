@@ -2,7 +2,9 @@
 
 import json
 import os
+import platform
 import signal
+import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -128,6 +130,8 @@ def connected(address: str | None, compute: Compute, members_per_gpu: int, cargo
         raise ChorusError(
             "--runner ray needs Ray: pip install -c constraints.txt -e '.[cluster]' in the clone"
         ) from None
+    if not hasattr(tarfile, "data_filter"):  # with which nodes unpack what they are sent
+        raise ChorusError(f"--runner ray needs Python 3.11.4 or newer; this is {platform.python_version()}")
     ray.cloudpickle.register_pickle_by_value(station)
     before = signal.getsignal(signal.SIGTERM)
     try:

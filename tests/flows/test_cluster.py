@@ -26,6 +26,7 @@ from pipeline.project import Project
 from tests.stub_checkout import MLFLOW, call
 
 
+@pytest.mark.skipif(not hasattr(tarfile, "data_filter"), reason="needs Python 3.11.4")
 def test_what_is_handed_over(with_remote: Path, tmp_path: Path) -> None:
     (with_remote / "notes.txt").write_text("no stage reads this")
     handover = prepare(with_remote)
