@@ -19,6 +19,7 @@ Arm = dict[int, dict[str, Any]]  # by repetition: the line of the arm
 
 MEAN, BEST, SINGLE = "mean member", "best member", "plain single"
 CHOSEN = "as chosen"
+FEWEST = 3  # repetitions of which an interval says anything
 
 
 def arms_of(lines: list[dict[str, Any]]) -> dict[str, Arm]:
@@ -71,7 +72,8 @@ def print_distances(arms: dict[str, Arm], names: list[str]) -> None:
         for judge in names:
             values = [line["metrics"][judge] for line in arm.values()]
             mean, half = interval(values)
-            cells += [f"{mean:.2f} ± {half:.2f}", f"{stdev(values):.2f}"] if len(values) > 1 else [f"{mean:.2f}", "–"]
+            many = len(values) >= FEWEST
+            cells += [f"{mean:.2f} ± {half:.2f}", f"{stdev(values):.2f}"] if many else [f"{mean:.2f}", "–"]
         print(f"| {' | '.join(cells)} |")
 
 
@@ -89,7 +91,7 @@ def print_differences(arms: dict[str, Arm], names: list[str]) -> None:
         for judge in names:
             found = differences(arms[arm], arms[other], judge)
             mean, half = interval(found)
-            around = f" ± {100 * half:.0f}" if len(found) > 1 else ""
+            around = f" ± {100 * half:.0f}" if len(found) >= FEWEST else ""
             cells += [f"{100 * mean:+.0f} %{around}", f"{sum(d < 0 for d in found)} of {len(found)}"]
         print(f"| {arm} | {other} | {' | '.join(cells)} |")
 
