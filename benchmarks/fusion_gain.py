@@ -48,6 +48,7 @@ SNAPSHOTS = 6  # of a plain single, of which the nearest is taken
 FUSING = ("evaluate", "rank", "fuse", "choose")  # what a way does beside its training
 STUDENT = ("distill", "evaluate-student")
 COUNTED = ("reference", *FUSING, *STUDENT)  # stages whose operations are counted; training's are the budget
+JUDGING = ("judge", "open")  # part of no way
 OPEN = ("judge", "--split", "test", "--by", "benchmarks/fusion_gain.py", "--why", "what the study claims")
 ENSEMBLE, PLAIN, MATCHED, MORE = "ensemble", "plain", "matched", "more images"
 WAYS = (ENSEMBLE, PLAIN, MATCHED)

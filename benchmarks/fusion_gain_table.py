@@ -13,12 +13,25 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from fusion_gain import ENSEMBLE, FEWER, FUSING, MATCHED, MORE, PLAIN, SOURCES, STUDENT, read_lines, results_file
+from fusion_gain import (
+    ENSEMBLE,
+    FEWER,
+    FUSING,
+    JUDGING,
+    MATCHED,
+    MORE,
+    PLAIN,
+    SOURCES,
+    STUDENT,
+    read_lines,
+    results_file,
+)
 
 Arm = dict[int, dict[str, Any]]  # by repetition: the line of the arm
 
 MEAN, BEST, SINGLE = "mean member", "best member", "plain single"
 CHOSEN = "as chosen"
+ALL = f"{ENSEMBLE}, all strategies"
 FEWEST = 3  # repetitions of which an interval says anything
 
 
@@ -97,18 +110,23 @@ def print_differences(arms: dict[str, Arm], names: list[str]) -> None:
 
 
 def print_compute(lines: list[dict[str, Any]]) -> None:
-    """Print what each way costs: operations of measuring and fusing beside the budget of training, processor time."""
+    """Print what each way costs: operations of measuring and fusing beside the budget of training, and processor time.
+
+    Repetitions with all strategies have a row of their own; judging is no part of any way.
+    """
     ways = {(line["repetition"], line["way"]): line for line in lines}  # every line of a way tells the same
     print("\n| way | budget, TFLOP | measured and fused | student | extractors, for all | minutes of a core |")
     print("|---|---:|---:|---:|---:|---:|")
-    for way in (ENSEMBLE, PLAIN, MATCHED, MORE, *FEWER):
-        own = [line for (_, name), line in ways.items() if name == way]
+    rows: dict[str, list[dict[str, Any]]] = {way: [] for way in (ENSEMBLE, ALL, PLAIN, MATCHED, MORE, *FEWER)}
+    for (_, way), line in ways.items():
+        rows[ALL if STUDENT[0] in line["seconds"] else way].append(line)
+    for way, own in rows.items():
         if own:
             besides, student, reference = (mean_tflop(own, names) for names in (FUSING, STUDENT, ("reference",)))
-            minutes = fmean(sum(line["seconds"].values()) for line in own) / 60
+            seconds = [sum(took for stage, took in line["seconds"].items() if stage not in JUDGING) for line in own]
             tflop = fmean(line["tflop"] for line in own)
             counted = " | ".join(f"{one:.2f}" if one else "–" for one in (besides, student, reference))
-            print(f"| {way} | {tflop:g} | {counted} | {minutes:.1f} |")
+            print(f"| {way} | {tflop:g} | {counted} | {fmean(seconds) / 60:.1f} |")
 
 
 def mean_tflop(lines: list[dict[str, Any]], stages: Sequence[str]) -> float:
