@@ -1,16 +1,16 @@
 """What an ensemble and its fusion are worth against one model of the same compute, over whole repetitions.
 
     python benchmarks/fusion_gain.py --data FOLDER --work FOLDER [--source fashion-mnist|mnist] [--repetitions 10]
-                                     [--tflop 12] [--minutes 170] [--extra 0] [--images 0] [--again 3]
+                                     [--tflop 12] [--minutes 170] [--literal 0] [--students 0] [--images 0] [--again 3]
 
 Every repetition trains everything anew with a seed of its own, in three ways of spending the same operations:
 - `ensemble`: the families of benchmarks/fusion_gain.yaml race for the budget; every strategy is fitted and measured.
 - `plain`: the family of the member that is nearest on val gets all of it; of its snapshots the nearest is taken.
 - `matched`: the family that the race placed first gets what a race with one survivor would leave it, with as many
   candidates to look at on val as the ensemble had, and the fusion is applied to its own snapshots.
-The repetitions of --extra also have the costly and the literal strategies and a student of the ensemble's winner with
-its control (trained beside the budget), those of --images `plain` on train and val together (density ratios consume
-val's real images), on a quarter and on a sixteenth of train.
+The repetitions of --literal also have the costly and the literal strategies, those of --students a student of the
+ensemble's winner with its control (trained beside the budget), those of --images `plain` on train and val together
+(density ratios consume val's real images), on a quarter and on a sixteenth of train.
 Extractors and prepared images are made once in --work. Arms are measured on the gate split, which takes no decision,
 and once more, from fresh draws, on the test split, which nothing has looked at: what is claimed has to hold there, too.
 What extractors, measuring, fusing and the student take is counted in operations of networks, too; judging is no part
@@ -203,15 +203,15 @@ def open_test(shop: Workshop, root: Path) -> None:
     download_artifacts(f"runs:/{opened}/{TEST}", dst_path=str(root), tracking_uri=shop.store)
 
 
-def ensemble_of(shop: Workshop, repetition: int, tflop: float, extra: bool) -> Path:
-    """Return the project of a repetition's ensemble; extra: whether it gets a student, and the literal strategies."""
+def ensemble_of(shop: Workshop, repetition: int, tflop: float, literal: bool, students: bool) -> Path:
+    """Return the project of a repetition's ensemble, with the costly and literal strategies, and with its students."""
     return shop.project(
         f"{repetition}-{ENSEMBLE}",
         families=FAMILIES,
         budget={"tflop": tflop, "families": len(FAMILIES)},
         racing={"rungs": RUNGS, "keep": KEEP, "branch": 1},
-        students=RECIPE["students"] if extra else {},
-        fusion={"strategies": RECIPE["strategies"] + (RECIPE["literal"] if extra else [])},
+        students=RECIPE["students"] if students else {},
+        fusion={"strategies": RECIPE["strategies"] + (RECIPE["literal"] if literal else [])},
         seed=repetition,
     )
 
@@ -308,18 +308,20 @@ def run(chosen: argparse.Namespace) -> None:
         write_text(results_file(chosen.source), "".join(json.dumps(line) + "\n" for line in kept))
     for repetition in range(chosen.repetitions):
         done = {line["way"] for line in of(repetition)}
-        extra = repetition in chosen.extra
+        literal, students = repetition in chosen.literal, repetition in chosen.students
         ways = [*WAYS, MORE, *FEWER] if repetition in chosen.images else WAYS
         missing = [way for way in ways if way not in done]
         if not missing:
             continue
-        if extra and ENSEMBLE in done and "student" not in {line["kind"] for line in of(repetition)}:
+        found = {line["kind"] for line in of(repetition)} | {line["arm"] for line in of(repetition)}
+        wanted = {*(RECIPE["literal"] if literal else []), *(["student"] if students else [])}
+        if ENSEMBLE in done and not wanted <= found:
             raise SystemExit(f"repetition {repetition} was made without all arms: name it in --again, too")
         started = time.monotonic()
         if started - began + longest > 60 * chosen.minutes:
             print(f"{repetition} repetitions are complete; the minutes are over", flush=True)
             return
-        ensemble = ensemble_of(shop, repetition, chosen.tflop, extra)
+        ensemble = ensemble_of(shop, repetition, chosen.tflop, literal, students)
         train(shop, ensemble)
 
         def finish(way: str, number: int = repetition, around: Path = ensemble) -> None:
@@ -344,7 +346,8 @@ def main() -> None:
     parser.add_argument("--source", choices=SOURCES, default=SOURCES[0])
     parser.add_argument("--repetitions", type=int, default=10)
     parser.add_argument("--tflop", type=float, default=12.0)
-    parser.add_argument("--extra", type=int, nargs="*", default=[0])
+    parser.add_argument("--literal", type=int, nargs="*", default=[0])
+    parser.add_argument("--students", type=int, nargs="*", default=[0])
     parser.add_argument("--images", type=int, nargs="*", default=[0])
     parser.add_argument("--again", type=int, nargs="*", default=[])
     parser.add_argument("--minutes", type=float, default=170.0)

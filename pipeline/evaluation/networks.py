@@ -6,7 +6,8 @@ high, so one definition serves sizes from 8 to 128.
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Output = tuple[Tensor, Tensor | None]
+MAPS = "-maps"  # ends the kinds whose features are followed by their maps
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,16 @@ def widths(size: int) -> list[int]:
     return [max(128 >> (max(steps, 3) - 1 - i), 16) for i in range(steps)]
 
 
+def quarters(maps: Tensor) -> Tensor:
+    """Map B×C×H×W to B×4C: the means over the quarters of the image."""
+    return F.adaptive_avg_pool2d(maps, 2).flatten(1)
+
+
 class ConvNet(nn.Module):
-    """Plain convolutions and max pooling; the last maps' means are projected to the features."""
+    """Plain convolutions and max pooling; the last maps' means are projected to the features.
+
+    A pass appends the quarters of what each activation puts out to the `maps` that it is given.
+    """
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -55,8 +65,17 @@ class ConvNet(nn.Module):
         self.features = nn.Linear(128, config.features)
         self.logits = nn.Linear(config.features, config.classes) if config.classes else None
 
-    def forward(self, images: Tensor) -> Output:
-        features = self.features(self.body(images).mean((2, 3)))
+    @staticmethod
+    def mapped(size: int) -> int:
+        """Return how many numbers the maps of an image come to."""
+        return 4 * (sum(widths(size)) + 128)
+
+    def forward(self, images: Tensor, maps: list[Tensor] | None = None) -> Output:
+        for layer in self.body:
+            images = layer(images)
+            if maps is not None and isinstance(layer, nn.ReLU):
+                maps.append(quarters(images))
+        features = self.features(images.mean((2, 3)))
         return features, None if self.logits is None else self.logits(features.relu())
 
 
@@ -80,7 +99,10 @@ class ResidualBlock(nn.Module):
 
 
 class ResidualNet(nn.Module):
-    """Strided pre-activation residual blocks on 5×5 stem filters; the last maps are read whole, not averaged."""
+    """Strided pre-activation residual blocks on 5×5 stem filters; the last maps are read whole, not averaged.
+
+    A pass appends the quarters of what each block puts out to the `maps` that it is given.
+    """
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -95,8 +117,18 @@ class ResidualNet(nn.Module):
         self.features = nn.Linear(channels[-1] * side**2, config.features)
         self.logits = nn.Linear(config.features, config.classes) if config.classes else None
 
-    def forward(self, images: Tensor) -> Output:
-        features = self.features(F.silu(self.norm(self.blocks(self.stem(images)))).flatten(1))
+    @staticmethod
+    def mapped(size: int) -> int:
+        """Return how many numbers the maps of an image come to."""
+        return 4 * sum(widths(size))
+
+    def forward(self, images: Tensor, maps: list[Tensor] | None = None) -> Output:
+        x = self.stem(images)
+        for block in self.blocks:
+            x = block(x)
+            if maps is not None:
+                maps.append(quarters(x))
+        features = self.features(F.silu(self.norm(x)).flatten(1))
         return features, None if self.logits is None else self.logits(F.silu(features))
 
 
@@ -149,11 +181,26 @@ class PrincipalPixels(nn.Module):
         return (self.pixels(images) - self.mean) @ self.basis, None
 
 
+class Mapped(nn.Module):
+    """A network whose features are followed by its maps: what its last layer has learnt to overlook."""
+
+    def __init__(self, kind: type[ConvNet] | type[ResidualNet], config: NetworkConfig) -> None:
+        super().__init__()
+        self.network = kind(replace(config, features=config.features - kind.mapped(config.size)))
+
+    def forward(self, images: Tensor) -> Output:
+        maps: list[Tensor] = []
+        features, logits = self.network(images, maps)
+        return torch.cat([features, *maps], 1), logits
+
+
 KINDS: dict[str, Callable[[NetworkConfig], nn.Module]] = {
     "plain": ConvNet,
     "residual": ResidualNet,
     "autoencoder": Autoencoder,
     "pixels": PrincipalPixels,
+    f"plain{MAPS}": partial(Mapped, ConvNet),
+    f"residual{MAPS}": partial(Mapped, ResidualNet),
 }
 
 
@@ -187,6 +234,17 @@ class Standardised(nn.Module):
 def build(config: NetworkConfig) -> Standardised:
     """Build an extractor's network with fresh weights."""
     return Standardised(KINDS[config.kind](config), config.features)
+
+
+def with_maps(config: NetworkConfig, network: Standardised) -> tuple[NetworkConfig, Standardised]:
+    """Return the same network, whose weights it shares, with its maps behind its features; of a kind that has them."""
+    inner: Any = network.network
+    wide = replace(config, kind=f"{config.kind}{MAPS}", features=config.features + inner.mapped(config.size))
+    made: Any = build(wide)
+    made.network.network = inner
+    made.mean[: config.features] = network.mean
+    made.deviation.copy_(network.deviation)
+    return wide, made.to(network.mean.device).eval().requires_grad_(False)
 
 
 def to_float(images: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import ChorusError
 from pipeline.evaluation.learning import Task, learn_classes, learn_code, learn_pixels, learn_views, standardise, unseen
-from pipeline.evaluation.networks import NetworkConfig
+from pipeline.evaluation.networks import NetworkConfig, Standardised
 from pipeline.randomness import derive_seed, generator
 
 
@@ -48,13 +48,14 @@ def learn(
     *,
     kimg: float,
     seed: int,
+    features: int | None = None,
     progress: Callable[[int, float], None] = unseen,
-) -> tuple[NetworkConfig, nn.Module]:
+) -> tuple[NetworkConfig, Standardised]:
     """Train one of our extractors.
 
     images: uint8 N×C×S×S on the device, N at least 2. labels: int64 N in [0, classes), None where there are none.
-    kimg: thousand images seen. progress: called with (images seen, loss). Raises `ChorusError` for a classifier without
-    at least two classes.
+    kimg: thousand images seen. features: how many at most, None for as many as the extractor has. progress: called with
+    (images seen, loss). Raises `ChorusError` for a classifier without at least two classes.
     """
     own = OWN[name]
     if own.labelled and (labels is None or classes < 2):
@@ -63,7 +64,7 @@ def learn(
             "reference.judges, or sort the images into one folder a class"
         )
     _, channels, size, _ = images.shape
-    features = min(own.features, channels * size**2)
+    features = min(features or own.features, channels * size**2)
     config = NetworkConfig(own.kind, channels, size, features, classes if own.labelled else 0)
     task = Task(images, labels, kimg, derive_seed(seed, "reference", name), progress)
     return config, standardise(own.learn(config, task), config, task)

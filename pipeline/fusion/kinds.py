@@ -17,16 +17,21 @@ from pipeline.fusion.samplers import AverageSampler, CandidateSampler, MixtureSa
 from pipeline.layers.combiner import Stack
 
 
+def no_companion(name: str) -> nn.Module:
+    raise ChorusError(f"nothing says where the network {name} lies")
+
+
 @dataclass(frozen=True)
 class Loader:
     """How to load the networks that a recipe names.
 
-    generator, discriminator: a candidate's, by its id. companion: any other network, by FOLDER/NAME.
+    generator, discriminator: a candidate's, by its id. companion: any other network, by FOLDER/NAME; not needed for a
+    recipe that names none.
     """
 
     generator: Callable[[str], nn.Module]
     discriminator: Callable[[str], nn.Module]
-    companion: Callable[[str], nn.Module]
+    companion: Callable[[str], nn.Module] = no_companion
 
 
 def build_sampler(recipe: dict[str, Any], load: Loader, device: torch.device | str = "cpu") -> Sampler:

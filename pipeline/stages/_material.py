@@ -14,12 +14,13 @@ from pipeline.data.dataset import load_split
 from pipeline.evaluation import store
 from pipeline.evaluation.extractors import Extractor
 from pipeline.evaluation.frechet import Matrix
+from pipeline.evaluation.networks import NetworkConfig, Standardised
 from pipeline.evaluation.ruler import Ruler
-from pipeline.fusion.samplers import CandidateSampler
+from pipeline.evaluation.saved import load_network
 from pipeline.fusion.strategies._base import Images, Material
 from pipeline.project import Project
+from pipeline.recipes import EXTRACTORS
 from pipeline.stages._pool import rows_of_halves
-from pipeline.stages._samples import measured_images
 from pipeline.weights import load_discriminator, load_generator, load_profiles, read_config
 
 
@@ -44,8 +45,9 @@ def material_of(
     def features(images: Tensor) -> tuple[Matrix, ...]:
         return tuple(ruler.relative(extractors[ruler.extractor].features(images).values) for ruler in rulers)
 
-    def samples(name: str) -> Tensor:
-        return measured_images(project, name, CandidateSampler(generator(name), runtime.device))[0]
+    def extractor(name: str) -> tuple[NetworkConfig, Standardised]:
+        config, network = load_network(project.reference / EXTRACTORS / name)
+        return config, network.to(runtime.device)
 
     return Material(
         generator,
@@ -55,7 +57,7 @@ def material_of(
         fit=fit,
         features=features,
         profiles=lambda name: load_profiles(project.snapshot(name)),
-        samples=samples,
+        extractor=extractor,
         judges=tuple(store.read_reference(project.reference)["judges"]),
         device=runtime.device,
         autocast=runtime.autocast,

@@ -4,6 +4,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from pipeline.compute import Runtime, set_up
 from pipeline.errors import ChorusError
 from pipeline.evaluation import store
@@ -13,11 +15,10 @@ from pipeline.evaluation.metrics import measure, warnings_of
 from pipeline.evaluation.pictures import grid, write_png
 from pipeline.evaluation.ruler import DECIDES, Ruler, decisive
 from pipeline.files import read_json, tree_hash, write_json
-from pipeline.fusion.samplers import CandidateSampler
+from pipeline.fusion.samplers import CandidateSampler, classes_of, draw
 from pipeline.project import FIRST, Project
 from pipeline.randomness import derive_seed
 from pipeline.stages._failures import failures_of
-from pipeline.stages._samples import measured_images
 from pipeline.tracking import Run, Tracker
 from pipeline.weights import load_generator
 
@@ -108,7 +109,9 @@ def evaluate_candidate(
     _, member, snapshot = candidate.split("/")
     sampler = CandidateSampler(load_generator(weights / candidate, runtime.device)[0], runtime.device)
     try:
-        images, asked = measured_images(project, candidate, sampler)
+        seed = derive_seed(params.seed, "evaluate", candidate)
+        asked = classes_of(torch.arange(params.evaluation.samples), sampler.shares, seed)
+        images = draw(sampler, params.evaluation.samples, seed=seed, labels=asked)
     except ChorusError as error:
         remedy = f"train its family anew: `dvc repro --force train@{candidate.partition('/')[0]}`, or leave it out"
         raise ChorusError(f"{candidate}: {error}; {remedy}") from None

@@ -3,6 +3,8 @@
 import numpy as np
 import torch
 
+from pipeline.evaluation import own
+from pipeline.evaluation.networks import NetworkConfig, build
 from pipeline.fusion.strategies._base import Material
 from pipeline.models._base import ModelConfig, build_discriminator, build_generator
 from pipeline.randomness import derive_seed
@@ -21,6 +23,15 @@ def built(build, name, config=CONFIG):
 def images(n, seed):
     labels = np.arange(n, dtype=np.int64) % 3
     return torch.from_numpy(structured_images(n, 8, 1, labels, seed)), torch.from_numpy(labels)
+
+
+def extractor(name, size=8):
+    """An extractor that nobody trained; of the names that are known to read classes, one of them."""
+    kind, classes = ("plain", 3) if own.OWN[name].labelled else ("autoencoder", 0)
+    config = NetworkConfig(kind, 1, size, 12, classes)
+    with torch.random.fork_rng():
+        torch.manual_seed(derive_seed(name))
+        return config, build(config).eval().requires_grad_(False)
 
 
 def averages(name, config=CONFIG):
@@ -44,7 +55,7 @@ def material(config=CONFIG, n_train=96, n_fit=40, profiles=None):
         fit=lambda: images(n_fit, 1),
         features=features,
         profiles=profiles or (lambda name: {}),
-        samples=lambda name: images(n_train, 2)[0],
+        extractor=extractor,
         judges=("pixels",),
         device=torch.device("cpu"),
         autocast=None,

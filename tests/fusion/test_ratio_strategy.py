@@ -7,7 +7,10 @@ import pytest
 import torch
 
 from pipeline.evaluation.frechet import distance, moments
-from pipeline.evaluation.ruler import Real, Ruler
+from pipeline.evaluation.ruler import Real, Ruler, fit_ruler
+from pipeline.fusion.kinds import Loader, build_sampler
+from pipeline.fusion.samplers import CandidateSampler, draw
+from pipeline.fusion.sights import outputs_of
 from pipeline.fusion.strategies._base import Candidate, NotApplicableError, Problem, strategy
 from pipeline.fusion.tilt import weighted_views
 from pipeline.params import Fusion
@@ -63,17 +66,53 @@ def test_tries_run_out_for_one_image_in_a_thousand():
     assert (1 - recipe["acceptance"]) ** recipe["tries"] < 1e-3
 
 
-def test_pixels_are_looked_at_too_unless_they_judge():
-    count = 600
-    plain = material(n_train=count, n_fit=count)
-    dark = torch.linspace(0.5, 1, count)[:, None, None, None]
-    pixels = replace(plain, judges=(), samples=lambda name: (plain.train()[0] * dark).byte())
-    given = problem(count=count, given=pixels)
+def looking(count=300, judges=()):
+    """A problem with networks: two generators, and the untrained extractors that decide on `count` images."""
+    given = replace(material(n_train=count, n_fit=count), judges=judges)
+    networks = [given.extractor(name)[1] for name in ("classifier", "selfsup")]
+    real, train = ([outputs_of(network, images()[0]) for network in networks] for images in (given.fit, given.train))
+    rulers = tuple(fit_ruler(name, seen, None) for name, seen in zip(("classifier", "selfsup"), train, strict=True))
+    pool = []
+    for name in ("a/r0/1", "b/r0/1"):
+        images = draw(CandidateSampler(given.generator(name)), count, seed=5)
+        seen = tuple(r.relative(outputs_of(n, images)) for r, n in zip(rulers, networks, strict=True))
+        pool.append(Candidate(name, Real(seen).views, None, lambda seen=seen: seen, 0))
+    features = Real(tuple(r.relative(seen) for r, seen in zip(rulers, real, strict=True)))
+    return Problem.of(tuple(pool), features, Fusion(), 1, given, rulers)
+
+
+def test_images_are_looked_at_with_maps_and_pixels_too():
+    given = looking()
     fusion = strategy("ratio")(given)
-    assert set(fusion.recipe["companions"]) == {"ratio", "classifier", "selfsup", "pixels"}
-    assert fusion.companions["extractors/pixels"].config["kind"] == "pixels"
-    judged = strategy("ratio")(replace(given, material=replace(pixels, judges=("pixels",))))
-    assert set(judged.recipe["companions"]) == {"ratio", "classifier", "selfsup"}
+    assert list(fusion.recipe["companions"]) == ["ratio", "classifier-maps", "selfsup", "pixels"]
+    kinds = {name: made.config.get("kind") for name, made in fusion.companions.items()}
+    assert kinds == {"extractors/classifier-maps": "plain-maps", "extractors/pixels": "pixels", "ratios/ratio": None}
+    assert fusion.evidence["calibrated"] < fusion.evidence["calibrated_mixture"]
+
+
+def test_pixels_that_judge_are_not_looked_at():
+    fusion = strategy("ratio")(looking(judges=("pixels",)))
+    assert list(fusion.recipe["companions"]) == ["ratio", "classifier-maps", "selfsup"]
+
+
+def test_the_sampler_accepts_as_stated_and_is_nearer_by_what_decides():
+    given = looking()
+    fusion = strategy("ratio")(given)
+    stored = {name: made.network for name, made in fusion.companions.items()}
+    load = Loader(
+        given.material.generator,
+        given.material.discriminator,
+        lambda name: stored.get(name) or given.material.extractor(name.partition("/")[2])[1],
+    )
+    sampler = build_sampler(fusion.recipe, load)
+    mixture = build_sampler(strategy("weighted")(given).recipe, load)
+    with torch.inference_mode():
+        rated = torch.cat([sampler.ratio(mixture.at(torch.arange(600), 3)) for _ in range(1)])
+    assert rated.clamp(max=0).exp().mean().item() == pytest.approx(fusion.evidence["acceptance"], abs=0.06)
+    for place, (ruler, real) in enumerate(zip(given.rulers, given.real.views, strict=True)):
+        network = given.material.extractor(ruler.extractor)[1]
+        found = [moments(ruler.relative(outputs_of(network, draw(s, 600, seed=4)))) for s in (sampler, mixture)]
+        assert distance(found[0], real) < distance(found[1], real), place
 
 
 def test_extractors_that_are_not_ours_are_refused():

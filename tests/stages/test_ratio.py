@@ -84,7 +84,7 @@ def test_the_package_draws_what_the_stage_measured(fused: Project, tmp_path: Pat
     packed = read_json(tmp_path / "content" / "model.json")["recipe"]
     find = (tmp_path / "content" / "members").joinpath
     assert torch.equal(draw(load_sampler(packed, find), 300, seed=5), images)
-    assert set(packed["companions"]) == {"ratio", "classifier", "selfsup", "pixels"}
+    assert set(packed["companions"]) == {"ratio", "classifier-maps", "selfsup", "pixels"}
     assert tree_hash(find("extractors/selfsup")) == tree_hash(fused.reference / "extractors" / "selfsup")
 
 

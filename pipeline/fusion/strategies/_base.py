@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import ChorusError
 from pipeline.evaluation.frechet import Matrix, Views, mean_distance, moments
+from pipeline.evaluation.networks import NetworkConfig, Standardised
 from pipeline.evaluation.ruler import Real, Ruler
 from pipeline.params import Fusion as Settings
 
@@ -66,8 +67,8 @@ class Material:
     candidate's networks are built from, as JSON. train: returns the images that members were trained on. fit: returns
     the real images of the part of `val` that there is to fit on, in the order of `Problem.real`. features: returns what
     the rulers that decide see of uint8 images, as `Candidate.read` does. profiles: returns the averages of weights
-    stored with a candidate, by relative width and name of the parameter. samples: returns the images (uint8 N×C×H×W)
-    whose features `Candidate.read` returns, drawn again. judges: names of the extractors that judge, on whose features
+    stored with a candidate, by relative width and name of the parameter. extractor: returns what one of our own
+    extractors is built from and its network, by name. judges: names of the extractors that judge, on whose features
     nothing may be fitted. device, autocast: to compute with. say: tells of progress.
     """
 
@@ -78,7 +79,7 @@ class Material:
     fit: Callable[[], Images]
     features: Callable[[Tensor], tuple[Matrix, ...]]
     profiles: Callable[[str], dict[float, dict[str, Tensor]]]
-    samples: Callable[[str], Tensor]
+    extractor: Callable[[str], tuple[NetworkConfig, Standardised]]
     judges: tuple[str, ...]
     device: torch.device
     autocast: torch.dtype | None

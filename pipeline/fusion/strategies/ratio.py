@@ -1,8 +1,7 @@
 """The weighted mixture, with its images kept by a density ratio on the features of all selection extractors.
 
-The ratio is the convex tilt of `pipeline.fusion.tilt`. Beside the extractors that decide it looks at the principal
-components of the pixels, which cost hardly anything, have learnt no labels and see what networks have learnt to
-overlook; unless these are a judge, for what a judge sees nothing may be fitted on.
+The ratio is the convex tilt of `pipeline.fusion.tilt`. It is fitted on fresh images of the mixture, and looks at them
+with more than what decides (`pipeline.fusion.sights`), so that what it gains is no weakness of single extractors.
 
 How strong the tilt is follows from cross-fitting: each third of the real and of the generated images tests what the
 other two fitted. A single third says too little: what it makes of the pixels of 1,200 images is mostly noise. The bound
@@ -20,20 +19,27 @@ from numpy.typing import NDArray
 
 from pipeline.evaluation import own
 from pipeline.evaluation.frechet import Matrix, Vector, distance
-from pipeline.evaluation.networks import to_float
-from pipeline.evaluation.ruler import Real, Ruler, choose_dims, fit_ruler
+from pipeline.evaluation.ruler import Real, Ruler
+from pipeline.fusion.kinds import Loader, build_sampler
 from pipeline.fusion.ratio import Ratio
-from pipeline.fusion.strategies._base import Companion, Fusion, NotApplicableError, Problem, register, strategy
+from pipeline.fusion.sights import see, sights_of
+from pipeline.fusion.strategies._base import (
+    Companion,
+    Fusion,
+    Material,
+    NotApplicableError,
+    Problem,
+    register,
+    strategy,
+)
 from pipeline.fusion.tilt import Form, bound, fit_tilt, weighted_views
 from pipeline.randomness import derive_seed
 
 NAME = "ratio"
-PIXELS = "pixels"
 FOLDS = 3
 STRENGTHS = (1.0, 0.3, 0.1, 0.03)  # of the tilt, in units of the mixture's distance
 RUNS_OUT = 1e-3  # share of images at most that are not accepted in as many tries as are allowed
-PIXELS_KIMG = 20  # thousand training images that the principal components are of, at most
-STEP = 500
+DRAWS = 4  # half of them to fit on, the others for the bound, in units of those that a candidate is measured by
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,20 @@ class Part:
         return Part(tuple(x[rows] for x in self.features), self.base[rows] / self.base[rows].sum())
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What a ratio is fitted on: real and generated images as the rulers of the extractors `names` see them.
+
+    companions: those of the extractors that are no copies of the reference's, by the ids of their folders.
+    """
+
+    names: tuple[str, ...]
+    rulers: tuple[Ruler, ...]
+    real: Real
+    generated: Part
+    companions: dict[str, Companion]
+
+
 @register(NAME)
 def ratio(problem: Problem) -> Fusion:
     """Raises `NotApplicableError` for extractors that are not ours to pack, and where some ruler gains nothing."""
@@ -54,69 +74,52 @@ def ratio(problem: Problem) -> Fusion:
     if foreign or not problem.rulers:
         raise NotApplicableError(f"it would have to pack {', '.join(foreign) or 'extractors'}, which is not ours")
     mixed = strategy("weighted")(problem)
-    weights: dict[str, float] = mixed.evidence["weights"]
-    generated = Part(*_read(problem, weights))
-    rulers, real, companions = list(problem.rulers), problem.real, {}
-    if pixels := _pixels(problem, list(weights)):
-        rulers.append(pixels.ruler)
-        real = Real((*real.features, pixels.real), real.labels)
-        generated = Part((*generated.features, pixels.generated), generated.base)
-        companions[f"extractors/{PIXELS}"] = pixels.companion
-    folds, least = _folds(generated, real, problem.seed), problem.settings.min_acceptance
-    strength, evidence = _strength(folds, least)
-    form = _fitted(folds[0].fit, real, strength, least)
-    bias, evidence["acceptance"] = _bias(form(folds[0].check.features), folds[0].check.base, least)
-    made = assemble(rulers, form, bias)
-    companions[f"ratios/{NAME}"] = Companion(made.config, made)
+    seen = _seen(problem, problem.material, mixed) if problem.material else _stored(problem, mixed)
+    least, order = problem.settings.min_acceptance, np.random.default_rng(problem.seed)
+    halves = np.array_split(order.permutation(len(seen.generated.base)), 2)
+    generated, fresh = map(seen.generated.take, halves)
+    strength, evidence = _strength(_folds(generated, seen.real, order), least)
+    form = _fitted(generated, seen.real, strength, least)
+    bias, evidence["acceptance"] = _bias(form(fresh.features), fresh.base, least)
+    made = assemble(seen.names, seen.rulers, form, bias)
+    companions = {**seen.companions, f"ratios/{NAME}": Companion(made.config, made)}
     acceptance = evidence["acceptance"]
     recipe = {
         "kind": "rejection",
         "source": mixed.recipe,
-        "companions": {"ratio": f"ratios/{NAME}", **{r.extractor: f"extractors/{r.extractor}" for r in rulers}},
+        "companions": {"ratio": f"ratios/{NAME}", **{name: f"extractors/{name}" for name in seen.names}},
         "tries": 1 if acceptance >= 1 else math.ceil(math.log(RUNS_OUT) / math.log1p(-acceptance)),
         "acceptance": acceptance,
     }
-    return Fusion(recipe, {"weights": weights, **evidence}, companions)
+    return Fusion(recipe, {"weights": mixed.evidence["weights"], **evidence}, companions)
 
 
-def _read(problem: Problem, weights: dict[str, float]) -> tuple[tuple[Matrix, ...], Vector]:
-    """Return the features of the mixture's candidates' samples, and how often the mixture draws each."""
-    read = [candidate.read() for candidate in problem.pool if candidate.id in weights]
-    shares = [weights[candidate.id] for candidate in problem.pool if candidate.id in weights]
-    base = np.concatenate([np.full(len(f[0]), w / len(f[0])) for f, w in zip(read, shares, strict=True)])
-    return tuple(np.concatenate(views) for views in zip(*read, strict=True)), base
+def _seen(problem: Problem, material: Material, mixed: Fusion) -> Seen:
+    """Draw fresh images of the mixture and look at them, and at the real ones to fit on, with all that there is."""
+    count = DRAWS * len(problem.pool[0].read()[0])
+    sights = sights_of(problem, material, count)
+    sampler = build_sampler(mixed.recipe, Loader(material.generator, material.discriminator), material.device)
+    drawn = see(sights, sampler.sample(count, seed=derive_seed(problem.seed, NAME, "draws")))
+    return Seen(
+        tuple(sight.name for sight in sights),
+        tuple(ruler for sight in sights for ruler in sight.rulers),
+        Real(see(sights, [material.fit()[0]])),
+        Part(drawn, np.full(count, 1 / count)),
+        {f"extractors/{sight.name}": sight.companion for sight in sights if sight.companion},
+    )
 
 
-@dataclass(frozen=True)
-class Pixels:
-    """The principal components of the pixels: their ruler, what it sees, and their network as a companion."""
-
-    ruler: Ruler
-    real: Matrix
-    generated: Matrix
-    companion: Companion
-
-
-def _pixels(problem: Problem, ids: Sequence[str]) -> Pixels | None:
-    """Fit them on the training images; None where they judge, or decide already, or there are features alone."""
-    material = problem.material
-    if material is None or PIXELS in (*material.judges, *(ruler.extractor for ruler in problem.rulers)):
-        return None
-    seed, images = derive_seed(problem.seed, NAME), material.train()[0]
-    train = images[own.rows_to_learn_from(len(images), PIXELS_KIMG, seed)].to(material.device)
-    config, network = own.learn(PIXELS, train, None, 0, kimg=PIXELS_KIMG, seed=seed)
-
-    def features(images: torch.Tensor) -> Matrix:
-        with torch.inference_mode():
-            parts = [network(to_float(part.to(material.device)))[0].cpu() for part in images.split(STEP)]
-        return torch.cat(parts).numpy()
-
-    drawn = torch.cat([material.samples(c.id) for c in problem.pool if c.id in ids])
-    # Few where there are few images, as for every ruler.
-    dims = choose_dims("auto", config.features, min(len(problem.real), len(drawn)))
-    ruler = fit_ruler(PIXELS, features(train), dims)
-    seen = ruler.relative(features(material.fit()[0])), ruler.relative(features(drawn))
-    return Pixels(ruler, *seen, Companion(config.to_json(), network.cpu()))
+def _stored(problem: Problem, mixed: Fusion) -> Seen:
+    """Take the features of the samples that the mixture's candidates are measured by: there are no images."""
+    weights = mixed.evidence["weights"]
+    chosen = [candidate for candidate in problem.pool if candidate.id in weights]
+    read = [candidate.read() for candidate in chosen]
+    base = np.concatenate(
+        [np.full(len(views[0]), weights[c.id] / len(views[0])) for c, views in zip(chosen, read, strict=True)]
+    )
+    generated = Part(tuple(np.concatenate(views) for views in zip(*read, strict=True)), base)
+    names = tuple(ruler.extractor for ruler in problem.rulers)
+    return Seen(names, problem.rulers, problem.real, generated, {})
 
 
 @dataclass(frozen=True)
@@ -129,9 +132,8 @@ class Fold:
     check_real: Real
 
 
-def _folds(generated: Part, real: Real, seed: int) -> list[Fold]:
+def _folds(generated: Part, real: Real, order: np.random.Generator) -> list[Fold]:
     """Return `FOLDS` of them, whose images to check with are disjoint."""
-    order = np.random.default_rng(seed)
     counts = (len(generated.base), len(real.features[0]))
     if min(counts) < 2 * FOLDS:
         raise NotApplicableError(f"{min(counts)} images are too few to fit on some and to check with others")
@@ -200,13 +202,13 @@ def _bias(scores: Vector, base: Vector, least: float) -> tuple[float, float]:
     return bias, float(base @ np.exp(np.minimum(scores + bias, 0)))
 
 
-def assemble(rulers: Sequence[Ruler], form: Form, bias: float) -> Ratio:
-    """Return the ratio of what the extractors put out, from a form of what their rulers make of it."""
+def assemble(names: Sequence[str], rulers: Sequence[Ruler], form: Form, bias: float) -> Ratio:
+    """Return the ratio of what the extractors `names` put out side by side, from a form of what rulers make of it."""
     bases = [_map(ruler, len(slope)) for ruler, slope in zip(rulers, form.slopes, strict=True)]
     means = [
         np.zeros(len(basis)) if ruler.mean is None else ruler.mean for ruler, basis in zip(rulers, bases, strict=True)
     ]
-    made = Ratio([ruler.extractor for ruler in rulers], sum(map(len, bases)), sum(map(len, form.slopes)))
+    made = Ratio(names, sum(map(len, bases)), sum(map(len, form.slopes)))
     parts = {
         "bias": torch.tensor(bias, dtype=torch.float64),
         "linear": torch.from_numpy(np.concatenate(form.slopes)),
