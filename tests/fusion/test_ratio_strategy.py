@@ -66,14 +66,14 @@ def test_tries_run_out_for_one_image_in_a_thousand():
     assert (1 - recipe["acceptance"]) ** recipe["tries"] < 1e-3
 
 
-def looking(count=300, judges=()):
-    """A problem with networks: two generators, and the untrained extractors that decide on `count` images."""
+def looking(count=300, judges=(), names=("a/r0/1", "b/r0/1")):
+    """A problem with networks: generators, and the untrained extractors that decide on `count` images."""
     given = replace(material(n_train=count, n_fit=count), judges=judges)
     networks = [given.extractor(name)[1] for name in ("classifier", "selfsup")]
     real, train = ([outputs_of(network, images()[0]) for network in networks] for images in (given.fit, given.train))
     rulers = tuple(fit_ruler(name, seen, None) for name, seen in zip(("classifier", "selfsup"), train, strict=True))
     pool = []
-    for name in ("a/r0/1", "b/r0/1"):
+    for name in names:
         images = draw(CandidateSampler(given.generator(name)), count, seed=5)
         seen = tuple(r.relative(outputs_of(n, images)) for r, n in zip(rulers, networks, strict=True))
         pool.append(Candidate(name, Real(seen).views, None, lambda seen=seen: seen, 0))
@@ -95,6 +95,11 @@ def test_pixels_that_judge_are_not_looked_at():
     assert list(fusion.recipe["companions"]) == ["ratio", "classifier-maps", "selfsup"]
 
 
+def test_a_pool_of_one_is_enough():
+    fusion = strategy("ratio")(looking(names=("a/r0/1",)))
+    assert fusion.recipe["source"] == {"kind": "candidate", "id": "a/r0/1"}
+
+
 def test_the_sampler_accepts_as_stated_and_is_nearer_by_what_decides():
     given = looking()
     fusion = strategy("ratio")(given)
@@ -107,7 +112,7 @@ def test_the_sampler_accepts_as_stated_and_is_nearer_by_what_decides():
     sampler = build_sampler(fusion.recipe, load)
     mixture = build_sampler(strategy("weighted")(given).recipe, load)
     with torch.inference_mode():
-        rated = torch.cat([sampler.ratio(mixture.at(torch.arange(600), 3)) for _ in range(1)])
+        rated = sampler.ratio(mixture.at(torch.arange(600), 3))
     assert rated.clamp(max=0).exp().mean().item() == pytest.approx(fusion.evidence["acceptance"], abs=0.06)
     for place, (ruler, real) in enumerate(zip(given.rulers, given.real.views, strict=True)):
         network = given.material.extractor(ruler.extractor)[1]
