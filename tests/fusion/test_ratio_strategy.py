@@ -97,7 +97,7 @@ def test_pixels_that_judge_are_not_looked_at():
 
 def test_a_pool_of_one_is_enough():
     fusion = strategy("ratio")(looking(names=("a/r0/1",)))
-    assert fusion.recipe["source"] == {"kind": "candidate", "id": "a/r0/1"}
+    assert fusion.recipe["source"]["parts"] == [{"kind": "candidate", "id": "a/r0/1"}]
 
 
 def test_the_sampler_accepts_as_stated_and_is_nearer_by_what_decides():
