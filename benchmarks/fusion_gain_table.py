@@ -21,6 +21,7 @@ from fusion_gain import (
     MATCHED,
     MORE,
     PLAIN,
+    RECIPE,
     SOURCES,
     STUDENT,
     read_lines,
@@ -112,21 +113,25 @@ def print_differences(arms: dict[str, Arm], names: list[str]) -> None:
 def print_compute(lines: list[dict[str, Any]]) -> None:
     """Print what each way costs: operations of measuring and fusing beside the budget of training, and processor time.
 
-    Repetitions with all strategies have a row of their own; judging is no part of any way.
+    What was made with all strategies has a row of its own; judging is no part of any way, and the student is apart.
     """
-    ways = {(line["repetition"], line["way"]): line for line in lines}  # every line of a way tells the same
+    runs: dict[tuple[int, str, float], list[dict[str, Any]]] = defaultdict(list)
+    for line in lines:
+        runs[line["repetition"], line["way"], sum(line["seconds"].values())].append(line)
     print("\n| way | budget, TFLOP | measured and fused | student | extractors, for all | minutes of a core |")
     print("|---|---:|---:|---:|---:|---:|")
     rows: dict[str, list[dict[str, Any]]] = {way: [] for way in (ENSEMBLE, ALL, PLAIN, MATCHED, MORE, *FEWER)}
-    for (_, way), line in ways.items():
-        rows[ALL if STUDENT[0] in line["seconds"] else way].append(line)
+    for (_, way, _), own in runs.items():
+        rows[ALL if {line["arm"] for line in own} & set(RECIPE["literal"]) else way].append(own[0])
     for way, own in rows.items():
         if own:
             besides, student, reference = (mean_tflop(own, names) for names in (FUSING, STUDENT, ("reference",)))
-            seconds = [sum(took for stage, took in line["seconds"].items() if stage not in JUDGING) for line in own]
+            left_out = (*JUDGING, *STUDENT)
+            seconds = [sum(took for stage, took in line["seconds"].items() if stage not in left_out) for line in own]
             tflop = fmean(line["tflop"] for line in own)
             counted = " | ".join(f"{one:.2f}" if one else "–" for one in (besides, student, reference))
-            print(f"| {way} | {tflop:g} | {counted} | {fmean(seconds) / 60:.1f} |")
+            minutes = f"{fmean(seconds) / 60:.1f}" if fmean(seconds) >= 60 else "–"
+            print(f"| {way} | {tflop:g} | {counted} | {minutes} |")
 
 
 def mean_tflop(lines: list[dict[str, Any]], stages: Sequence[str]) -> float:
