@@ -52,8 +52,8 @@ class Sight:
 @torch.inference_mode()
 def outputs_of(network: Standardised, images: Tensor) -> np.ndarray:
     """Map uint8 N×C×S×S to the network's outputs N×D."""
-    given = to_float(images.to(network.mean.device))
-    return network(given)[0].cpu().numpy()
+    parts = (to_float(part.to(network.mean.device)) for part in images.split(STEP))
+    return torch.cat([network(part)[0].cpu() for part in parts]).numpy()
 
 
 def see(sights: Iterable[Sight], batches: Iterable[Tensor]) -> tuple[Matrix, ...]:
@@ -84,7 +84,7 @@ def deciding(ruler: Ruler, material: Material, train: Tensor, images: int) -> Si
     if not config.classes:
         return Sight(ruler.extractor, network, (ruler,), (config.features,))
     wide, network = with_maps(config, network)
-    maps = np.concatenate([outputs_of(network, part)[:, config.features :] for part in train.split(STEP)])
+    maps = outputs_of(network, train)[:, config.features :]
     seen = fit_ruler(f"{ruler.extractor}-maps", maps, components(maps.shape[1], images))
     companion = Companion(wide.to_json(), network)
     return Sight(seen.extractor, network, (ruler, seen), (config.features, wide.features), companion)
