@@ -1,16 +1,20 @@
 """What an ensemble and its fusion are worth against one model of the same compute, over whole repetitions.
 
     python benchmarks/fusion_gain.py --data FOLDER --work FOLDER [--source fashion-mnist|mnist] [--repetitions 10]
-                                     [--tflop 12] [--minutes 170] [--literal 0] [--students 0] [--images 0] [--again 3]
+                                     [--tflop 12] [--minutes 170] [--literal 0] [--students 0] [--cascades 0]
+                                     [--images 0] [--again 3]
 
-Every repetition trains everything anew with a seed of its own, in three ways of spending the same operations:
-- `ensemble`: the families of benchmarks/fusion_gain.yaml race for the budget; every strategy is fitted and measured.
+Every repetition trains everything anew with a seed of its own, in four ways of spending the same operations:
+- `ensemble`: the families of benchmarks/fusion_gain.yaml race for the budget, and two of three go on; every strategy is
+  fitted and measured.
+- `auto`: the same race, with `racing.keep: auto`: what the race foretells says how many go on.
 - `plain`: the family of the member that is nearest on val gets all of it; of its snapshots the nearest is taken.
 - `matched`: the family that the race placed first gets what a race with one survivor would leave it, with as many
   candidates to look at on val as the ensemble had, and the fusion is applied to its own snapshots.
 The repetitions of --literal also have the costly and the literal strategies, those of --students a student of the
-ensemble's winner with its control (trained beside the budget), those of --images `plain` on train and val together
-(density ratios consume val's real images), on a quarter and on a sixteenth of train.
+ensemble's winner with its control (trained beside the budget), those of --cascades a cascade of two that gets all of
+the budget, those of --images `plain` on train and val together (density ratios consume val's real images), on a quarter
+and on a sixteenth of train.
 Extractors and prepared images are made once in --work. Arms are measured on the gate split, which takes no decision,
 and once more, from fresh draws, on the test split, which nothing has looked at: what is claimed has to hold there, too.
 What extractors, measuring, fusing and the student take is counted in operations of networks, too; judging is no part
@@ -50,8 +54,8 @@ STUDENT = ("distill", "evaluate-student")
 COUNTED = ("reference", *FUSING, *STUDENT)  # stages whose operations are counted; training's are the budget
 JUDGING = ("judge", "open")  # part of no way
 OPEN = ("judge", "--split", "test", "--by", "benchmarks/fusion_gain.py", "--why", "what the study claims")
-ENSEMBLE, PLAIN, MATCHED, MORE = "ensemble", "plain", "matched", "more images"
-WAYS = (ENSEMBLE, PLAIN, MATCHED)
+ENSEMBLE, AUTO, PLAIN, MATCHED, CASCADE, MORE = "ensemble", "auto", "plain", "matched", "cascade", "more images"
+WAYS = (ENSEMBLE, AUTO, PLAIN, MATCHED)
 FEWER = {
     "a quarter of the images": 4,
     "a sixteenth of the images": 16,
@@ -216,6 +220,27 @@ def ensemble_of(shop: Workshop, repetition: int, tflop: float, literal: bool, st
     )
 
 
+def auto_of(shop: Workshop, repetition: int, tflop: float) -> Path:
+    """Return the project of the race that decides how many go on; its first rung is the ensemble's, to the bit."""
+    root = shop.project(
+        f"{repetition}-{AUTO}",
+        families=FAMILIES,
+        budget={"tflop": tflop, "families": len(FAMILIES)},
+        racing={"rungs": RUNGS, "keep": "auto", "branch": 1},
+        fusion={"strategies": RECIPE["strategies"]},
+        seed=repetition,
+    )
+    ensemble = shop.folder / f"{repetition}-{ENSEMBLE}"
+    if not (root / SECONDS).exists():
+        for folder in ("models/members/rung1", "evaluation/rung1"):
+            shutil.copytree(ensemble / folder, root / folder, dirs_exist_ok=True)
+        for name in (OPERATIONS, SECONDS):
+            lines = (ensemble / name).read_text().splitlines()
+            first = [[line for line in lines if line.split()[0] == stage] for stage in ("train", "evaluate")]
+            write_text(root / name, "".join(f"{line}\n" for stage in first for line in stage[: len(FAMILIES)]))
+    return root
+
+
 def single_of(shop: Workshop, repetition: int, way: str, tflop: float) -> Path:
     """Return the project of one of the other ways, once the repetition's ensemble is fused."""
     ensemble = shop.folder / f"{repetition}-{ENSEMBLE}"
@@ -230,7 +255,7 @@ def single_of(shop: Workshop, repetition: int, way: str, tflop: float) -> Path:
     return shop.project(
         f"{repetition}-{way.replace(' ', '-')}",
         shop.images.get(way, "prepared"),
-        families={family: {**FAMILIES[family], "snapshots": snapshots}},
+        families=RECIPE["cascade"] if way == CASCADE else {family: {**FAMILIES[family], "snapshots": snapshots}},
         budget={"tflop": spent, "families": 1},
         racing={"rungs": [], "keep": KEEP, "branch": 1},
         fusion={"strategies": strategies},
@@ -309,7 +334,11 @@ def run(chosen: argparse.Namespace) -> None:
     for repetition in range(chosen.repetitions):
         done = {line["way"] for line in of(repetition)}
         literal, students = repetition in chosen.literal, repetition in chosen.students
-        ways = [*WAYS, MORE, *FEWER] if repetition in chosen.images else WAYS
+        ways = [
+            *WAYS,
+            *([CASCADE] if repetition in chosen.cascades else []),
+            *([MORE, *FEWER] if repetition in chosen.images else []),
+        ]
         missing = [way for way in ways if way not in done]
         if not missing:
             continue
@@ -325,7 +354,10 @@ def run(chosen: argparse.Namespace) -> None:
         train(shop, ensemble)
 
         def finish(way: str, number: int = repetition, around: Path = ensemble) -> None:
-            root = around if way == ENSEMBLE else single_of(shop, number, way, chosen.tflop)
+            if way == AUTO:
+                root = auto_of(shop, number, chosen.tflop)
+            else:
+                root = around if way == ENSEMBLE else single_of(shop, number, way, chosen.tflop)
             train(shop, root)
             judge(shop, root)
             open_test(shop, root)
@@ -348,6 +380,7 @@ def main() -> None:
     parser.add_argument("--tflop", type=float, default=12.0)
     parser.add_argument("--literal", type=int, nargs="*", default=[0])
     parser.add_argument("--students", type=int, nargs="*", default=[0])
+    parser.add_argument("--cascades", type=int, nargs="*", default=[0])
     parser.add_argument("--images", type=int, nargs="*", default=[0])
     parser.add_argument("--again", type=int, nargs="*", default=[])
     parser.add_argument("--minutes", type=float, default=170.0)

@@ -14,6 +14,8 @@ from statistics import fmean, stdev
 from typing import Any
 
 from fusion_gain import (
+    AUTO,
+    CASCADE,
     ENSEMBLE,
     FEWER,
     FUSING,
@@ -47,12 +49,14 @@ def arms_of(lines: list[dict[str, Any]]) -> dict[str, Arm]:
                 members[number].append(line)
                 if line["chosen"]:
                     arms[BEST][number] = line
-            case (way, "strategy") if way in (ENSEMBLE, MATCHED):
+            case (way, "member") if way == AUTO and line["chosen"]:
+                arms[f"{AUTO}: {BEST}"][number] = line
+            case (way, "strategy") if way in (ENSEMBLE, AUTO, MATCHED):
                 arms[f"{way}: {line['arm']}"][number] = line
                 if line["chosen"]:
                     arms[f"{way}: {CHOSEN}"][number] = line
             case (way, "strategy"):
-                arms[SINGLE if way == PLAIN else f"{SINGLE}, {way}"][number] = line
+                arms[{PLAIN: SINGLE, CASCADE: CASCADE}.get(way, f"{SINGLE}, {way}")][number] = line
             case (_, "student"):
                 arms["student"][number] = line
             case (_, "control"):
@@ -93,10 +97,14 @@ def print_distances(arms: dict[str, Arm], names: list[str]) -> None:
 
 def print_differences(arms: dict[str, Arm], names: list[str]) -> None:
     """Print how much nearer arms are than those that they have to beat, and in how many of the repetitions."""
-    strategies = [name for name in arms if name.startswith(ENSEMBLE)]
-    pairs = [(arm, other) for other in (BEST, SINGLE) for arm in strategies if other in arms]
-    pairs += [(arm, same) for arm in strategies if (same := arm.replace(ENSEMBLE, MATCHED)) in arms]
-    pairs += [(arm, SINGLE) for arm in arms if arm.startswith((MATCHED, f"{SINGLE}, ")) and SINGLE in arms]
+    pairs = []
+    for way, best in ((ENSEMBLE, BEST), (AUTO, f"{AUTO}: {BEST}")):
+        strategies = [name for name in arms if name.startswith(f"{way}: ") and name != best]
+        pairs += [(arm, other) for other in (best, SINGLE) for arm in strategies]
+        pairs += [(arm, arm.replace(way, MATCHED)) for arm in strategies]
+    pairs += [(arm, arm.replace(AUTO, ENSEMBLE)) for arm in arms if arm.startswith(AUTO)]
+    pairs += [(arm, SINGLE) for arm in arms if arm.startswith((MATCHED, CASCADE, f"{SINGLE}, "))]
+    pairs = [pair for pair in pairs if arms.keys() >= set(pair)]
     pairs += [("student", other) for other in (BEST, "student's control") if "student" in arms]
     print(f"\n| arm | against | {' | '.join(f'{name} | nearer in' for name in names)} |")
     print("|---|---|" + "---:|---:|" * len(names))
@@ -120,7 +128,8 @@ def print_compute(lines: list[dict[str, Any]]) -> None:
         runs[line["repetition"], line["way"], sum(line["seconds"].values())].append(line)
     print("\n| way | budget, TFLOP | measured and fused | student | extractors, for all | minutes of a core |")
     print("|---|---:|---:|---:|---:|---:|")
-    rows: dict[str, list[dict[str, Any]]] = {way: [] for way in (ENSEMBLE, ALL, PLAIN, MATCHED, MORE, *FEWER)}
+    order = (ENSEMBLE, ALL, AUTO, PLAIN, MATCHED, CASCADE, MORE, *FEWER)
+    rows: dict[str, list[dict[str, Any]]] = {way: [] for way in order}
     for (_, way, _), own in runs.items():
         rows[ALL if {line["arm"] for line in own} & set(RECIPE["literal"]) else way].append(own[0])
     for way, own in rows.items():
@@ -159,7 +168,7 @@ def draw(arms: dict[str, Arm], names: list[str], split: str, path: Path) -> None
         for place, name in enumerate(order):
             values = [line["metrics"][judge] for line in arms[name].values()]
             mean, half = interval(values)
-            colour = "#1b6ca8" if name.startswith(ENSEMBLE) else "#777777"
+            colour = "#1b6ca8" if name.startswith((ENSEMBLE, AUTO)) else "#777777"
             axis.plot(values, [place] * len(values), ".", color=colour, alpha=0.35, markersize=4)
             axis.errorbar(mean, place, xerr=half, fmt="o", color=colour, markersize=4, capsize=2)
         axis.set_xlim(left=0)

@@ -1,7 +1,7 @@
 """The sections `budget` and `racing` of `params.yaml`, and what they ask of the families."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 # Their members are trained one by one and from nothing but their own state, so that a later rung can go on from it.
 RACED_SCHEMES = ("independent", "bagging")
+AUTO: Literal["auto"] = "auto"
 
 
 class Budget(Section):
@@ -45,10 +46,13 @@ class Later(Section):
 
 
 class Racing(Section):
-    """Rungs after the first one, the share of families that goes on at each, and siblings of a member in the last."""
+    """Rungs after the first one, the share of families that goes on at each, and siblings of a member in the last.
+
+    keep: `auto` lets half of them go on, and to the last rung as many as are foretold to make the nearest mixture.
+    """
 
     rungs: list[Later] = Field(default=[])
-    keep: Annotated[float, Field(gt=0, lt=1, strict=True)] = 0.3
+    keep: Literal["auto"] | Annotated[float, Field(gt=0, lt=1, strict=True)] = AUTO
     branch: Count = 1
 
     @model_validator(mode="after")
@@ -74,6 +78,12 @@ def complaint(budget: Budget | None, racing: Racing, families: "Mapping[str, Fam
         return (
             f"budget.families = {budget.families}, and there are {len(families)} families: set it to {len(families)}; "
             "everybody's share changes with it, so all are trained anew"
+        )
+    short = [name for name, family in families.items() if racing.rungs and family.snapshots < 2]
+    if short and racing.keep == AUTO:
+        return (
+            f"racing.keep = 'auto' reads how fast a family learns off its last two snapshots: set "
+            f"families.{short[0]}.snapshots to 2 or more, or racing.keep to a share, as 0.5"
         )
     unfit = [name for name, family in families.items() if racing.rungs and family.scheme not in RACED_SCHEMES]
     if unfit:

@@ -4,6 +4,9 @@ import math
 
 from pipeline.errors import ChorusError
 from pipeline.params import Budget, Params
+from pipeline.params.racing import AUTO
+
+HALF = 0.5  # as in Jamieson and Talwalkar 2016, algorithm 1
 
 
 def rungs(params: Params) -> int:
@@ -12,9 +15,13 @@ def rungs(params: Params) -> int:
 
 
 def survivors(params: Params, families: int) -> int:
-    """Return how many of `families` go on to the next rung: ⌈keep · families⌉."""
+    """Return how many of `families` go on to the next rung: ⌈keep · families⌉, with `auto` a half of them.
+
+    How many go on to the last rung, `auto` takes from `pipeline.racing.prospects`.
+    """
+    share = HALF if params.racing.keep == AUTO else params.racing.keep
     # Rounded first: 0.7 · 10 is 7.000000000000001 in floating point.
-    return max(1, math.ceil(round(params.racing.keep * families, 9)))
+    return max(1, math.ceil(round(share * families, 9)))
 
 
 def member_kimg(params: Params, family: str, flops: float) -> float:

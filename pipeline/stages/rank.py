@@ -1,15 +1,19 @@
 """Decide which families go on to a rung, and how long they train in it; write evaluation/race/rungN."""
 
 import shutil
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.evaluation import store
+from pipeline.evaluation.frechet import Views, mean_distance
 from pipeline.evaluation.ruler import DECIDES
 from pipeline.files import read_json, tree_hash, write_json
 from pipeline.fusion.strategies._base import Candidate
+from pipeline.params.racing import AUTO
 from pipeline.project import Project
 from pipeline.racing.decide import Standing, halve, reason
+from pipeline.racing.prospects import Course, foretell
 from pipeline.racing.shares import branched, rung_kimg, survivors
 from pipeline.stages._pool import halves_of_val, read_family, remove_former
 from pipeline.tracking import Run, Tracker
@@ -33,15 +37,49 @@ def run(project: Project, rung: int) -> None:
     racers = {family: found for family, found in pool.items() if found}
     fit, _ = halves_of_val(project, rulers)
     seen = {family: [candidate.views for candidate in found] for family, found in racers.items()}
-    standings = halve(seen, fit.views, survivors(project.params, len(racers))) if racers else []
+    foretold = outlook(project, rung, racers, rosters, seen, fit.views) if racers else []
+    keep = 1 + foretold.index(min(foretold)) if foretold else survivors(project.params, len(racers))
+    standings = halve(seen, fit.views, keep) if racers else []
     decisions = decide(project, rung, standings, rosters)
     rows = [
         row_of(standing, rosters[standing.family], racers[standing.family], decisions[standing.family])
         for standing in standings
     ]
     failed = [family for family in rosters if family not in racers and not rosters[family].get("out")]
-    write(project, rung, decisions, {"after": after, "decided_by": DECIDES, "failed": failed, "families": rows})
+    table = {"after": after, "decided_by": DECIDES, "failed": failed, "foretold": foretold, "families": rows}
+    write(project, rung, decisions, table)
     log_to_members(project, rung, standings)
+
+
+def outlook(
+    project: Project,
+    rung: int,
+    racers: Mapping[str, Sequence[Candidate]],
+    rosters: Mapping[str, Any],
+    seen: Mapping[str, Sequence[Views]],
+    real: Views,
+) -> list[float]:
+    """Return the distances that are foretold if 1, 2, … families go on; none where `racing.keep` says how many do."""
+    if project.params.racing.keep != AUTO or rung != project.rungs[-1]:
+        return []
+    courses = {}
+    for family, candidates in racers.items():
+        members: dict[str, dict[int, float]] = defaultdict(dict)
+        for candidate in candidates:
+            members[candidate.member][images_seen(candidate)] = mean_distance(candidate.views, real)
+        courses[family] = Course.of(members.values())
+
+    def images(family: str, families: int) -> float:
+        members, flops = len(rosters[family]["members"]), rosters[family]["flops_per_image"]
+        return 1000 * rung_kimg(project.params, family, families, members, flops)
+
+    order = [standing.family for standing in halve(seen, real, 1)]
+    return foretell(order, seen, real, courses, images)
+
+
+def images_seen(candidate: Candidate) -> int:
+    """Return how many images a candidate was trained on: its snapshot's name."""
+    return int(candidate.id.rpartition("/")[2])
 
 
 def decide(
@@ -68,7 +106,7 @@ def row_of(
 ) -> dict[str, Any]:
     """Return a family's row of the table: how it came out, what it has had, and what each member gets next."""
     members = len(roster["members"])
-    seen = max(int(candidate.id.rpartition("/")[2]) for candidate in candidates)
+    seen = max(map(images_seen, candidates))
     return {
         "family": standing.family,
         "place": standing.place,
@@ -89,6 +127,9 @@ def write(project: Project, rung: int, decisions: Mapping[str, dict[str, Any]], 
         print(f"rank  {row['place']}. {row['family']}: {DECIDES} {row['best']:.4f}, {row['why']}", flush=True)
     for family in table["failed"]:
         print(f"rank  {family}: has no candidate in rung {table['after']}, so it is out", flush=True)
+    if table["foretold"]:
+        told = ", ".join(f"{distance:.4f} if {count} go on" for count, distance in enumerate(table["foretold"], 1))
+        print(f"rank  {DECIDES} of the best mixture, foretold: {told}", flush=True)
     folder = project.race_folder(rung)
     shutil.rmtree(folder, ignore_errors=True)
     for family, decision in decisions.items():

@@ -39,6 +39,7 @@ def test_the_repository_shares_no_budget_and_races_nobody() -> None:
         ({"budget": SHARED, "racing": {"rungs": [{"rung": 3, "after": 2}]}}, ["[{rung: 2, after: 1}]"]),
         ({"budget": SHARED, "racing": {"rungs": [*LATER, *LATER]}}, ["{rung: 3, after: 2}"]),
         ({"budget": SHARED, "racing": {"rungs": LATER, "keep": 1.0}}, ["racing.keep = 1.0", "less than 1"]),
+        ({"budget": SHARED, "racing": {"rungs": LATER, "keep": "all"}}, ["racing.keep = 'all'", "auto"]),
     ],
 )
 def test_wrong_sections_are_refused_with_the_remedy(sections, parts) -> None:
@@ -65,3 +66,11 @@ def test_only_members_that_train_alone_are_raced() -> None:
     with pytest.raises(ChorusError, match=r"families\.dcgan\.scheme = 'boosting': only members that train alone"):
         with_sections(families=families(scheme="boosting"), budget=SHARED, racing={"rungs": LATER})
     assert with_sections(families=families(scheme="bagging"), budget=SHARED, racing={"rungs": LATER})
+
+
+def test_families_that_are_to_be_foretold_need_two_snapshots() -> None:
+    alone = families(snapshots=1)
+    with pytest.raises(ChorusError, match=r"keep = 'auto' reads .* set families\.dcgan\.snapshots to 2 or more"):
+        with_sections(families=alone, budget=SHARED, racing={"rungs": LATER})
+    assert with_sections(families=alone, budget=SHARED, racing={"rungs": LATER, "keep": 0.5}).racing.keep == 0.5
+    assert with_sections(families=alone).racing.keep == "auto"

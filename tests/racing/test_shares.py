@@ -11,9 +11,9 @@ from pipeline.params import Params
 from pipeline.racing.shares import branched, member_kimg, rung_kimg, rungs, survivors
 
 
-def params(batches: list[int], replicas: list[int], later: int = 0, keep: float = 0.5, **budget: float) -> Params:
+def params(batches: list[int], replicas: list[int], later: int = 0, keep: float | str = 0.5, **budget: float) -> Params:
     families = {
-        f"f{i}": {"architecture": "mlp", "batch": batch, "replicas": count}
+        f"f{i}": {"architecture": "mlp", "batch": batch, "replicas": count, "snapshots": 2}
         for i, (batch, count) in enumerate(zip(batches, replicas, strict=True))
     }
     content = {
@@ -61,7 +61,7 @@ def test_shares_are_equal_in_the_budgets_own_unit() -> None:
 
 
 @pytest.mark.parametrize(
-    ("families", "keep", "left"), [(4, 0.5, 2), (5, 0.5, 3), (1, 0.5, 1), (3, 0.1, 1), (10, 0.7, 7)]
+    ("families", "keep", "left"), [(4, 0.5, 2), (5, 0.5, 3), (1, 0.5, 1), (3, 0.1, 1), (10, 0.7, 7), (5, "auto", 3)]
 )
 def test_at_least_one_family_goes_on(families, keep, left) -> None:
     assert survivors(params([2], [1], keep=keep, kimg=1), families) == left

@@ -179,6 +179,26 @@ def test_another_recipe_of_one_family_leaves_the_decisions_on_the_others(ranked:
         assert file_hash(changed.race_folder(2) / file) == file_hash(ranked.race_folder(2) / file)
 
 
+def test_how_many_go_on_is_foretold_from_what_they_learnt(ranked: Project, tmp_path: Path, capsys) -> None:
+    """Each family has two snapshots here, and learns much from more images: the nearest gets all of the rung."""
+    text = PARAMS.replace("keep: 0.5", "keep: auto").replace("lr: 0.001}", "lr: 0.001, snapshots: 2}")
+    made = copied(ranked, tmp_path, text.replace("lr: 1.0e-9}", "lr: 1.0e-9, snapshots: 2}"))
+    for family in ("mlp", "stuck"):
+        train.run(made, family)
+        evaluate.run(made, family)
+    capsys.readouterr()
+    rank.run(made, 2)
+    table = read_json(made.race_folder(2) / "table.json")
+    assert len(table["foretold"]) == 3
+    assert min(table["foretold"]) == table["foretold"][0] < table["families"][0]["best"]
+    assert [row["goes_on"] for row in table["families"]] == [True, False, False]
+    first = table["families"][0]["family"]
+    assert decision(made, first)["kimg"] * len(made.params.families[first].members) == 12
+    told = f"the best mixture, foretold: {table['foretold'][0]:.4f} if 1 go on, {table['foretold'][1]:.4f} if 2 go on, "
+    assert told in capsys.readouterr().out
+    assert read_json(ranked.race_folder(2) / "table.json")["foretold"] == []
+
+
 def test_a_family_without_candidates_is_out_and_its_budget_goes_to_the_others(ranked: Project, tmp_path: Path) -> None:
     made = copied(ranked, tmp_path)
     lose(made, "vae")
