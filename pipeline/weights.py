@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from pipeline.errors import ChorusError
 from pipeline.files import copy_snapshot, read_json, replacing, write_json
 from pipeline.layers.combiner import Combiner
+from pipeline.layers.rater import Rater
 from pipeline.models._base import ModelConfig, build_discriminator, build_generator
 
 SCHEMA = 1
 # Networks that strategies make, by the kind in their `config.json`, whose other keys they are built from.
-COMPANIONS = {"combiner": Combiner}
+COMPANIONS = {"combiner": Combiner, "rater": Rater}
 PROFILES = "profiles.safetensors"  # of a snapshot, where training keeps power-function averages
 
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from pipeline.errors import ChorusError
 from pipeline.fusion.critic import FusedCritic, Reading
+from pipeline.fusion.latent import LatentSampler
 from pipeline.fusion.moe import MoeSampler, Router
 from pipeline.fusion.ratio import ImageRatio, Ratio
 from pipeline.fusion.refine import RefineSampler
@@ -45,6 +46,7 @@ def build_sampler(recipe: dict[str, Any], load: Loader, device: torch.device | s
     "intercept": I}, ...], "steps": K, "step_size": E}`
     `{"kind": "rejection", "source": ..., "tries": K, "acceptance": A, "companions": {"ratio": FOLDER/NAME, EXTRACTOR:
     FOLDER/NAME, ...}}`
+    `{"kind": "latents", "source": a candidate, "tries": K, "acceptance": A, "companions": {"rater": FOLDER/NAME}}`
     `{"kind": "moe", "weights": [W, ...], "parts": [...], "by_class": true, "shares": [S, ...], "table": [[W, ...],
     ...]}`, with a row of the table for each class; `weights` only tells what comes from each part in all. With parts
     that cannot be asked also `"companions": {"router": "extractors/EXTRACTOR"}, "head": {"weights": [[W, ...], ...],
@@ -89,6 +91,10 @@ def build_sampler(recipe: dict[str, Any], load: Loader, device: torch.device | s
             networks = {name: load.companion(companions[name]) for name in ratio.extractors}
             rating = ImageRatio(ratio, networks).to(device).eval()
             return RejectionSampler(build(node["source"]), rating, node["tries"], node["acceptance"])
+        case {"kind": "latents", "companions": companions}:
+            source = CandidateSampler(load.generator(node["source"]["id"]), device)
+            rater = load.companion(companions["rater"]).to(device).eval()
+            return LatentSampler(source, rater, node["tries"], node["acceptance"])
         case {"kind": "moe"}:
             experts = [build(part) for part in node["parts"]]
             return MoeSampler(experts, node["shares"], node["table"], by_class=node["by_class"], **routing(node))

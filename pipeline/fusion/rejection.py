@@ -1,5 +1,6 @@
 """Rejection sampling by a density ratio."""
 
+from collections.abc import Callable
 from functools import cached_property
 
 import torch
@@ -35,25 +36,40 @@ class RejectionSampler(Sampler):
 
     @torch.inference_mode()
     def at(self, rows: Tensor, seed: int, labels: Tensor | None = None) -> Tensor:
-        # Try k of image i is image i of the source's k-th stream, whatever becomes of the other images.
-        left = torch.arange(len(rows))
-        images, best = torch.empty(0), torch.full((len(rows),), -torch.inf, dtype=torch.float64)
-        for attempt in range(self.tries):
-            stream = derive_seed(seed, "try", attempt)
-            drawn = self.source.at(rows[left], stream, None if labels is None else labels[left])
-            rated = self.ratio(drawn).cpu()
-            accepted = _uniform(rows[left], stream).log() < rated
-            # What is rejected for good leaves the best that was seen.
-            kept = accepted | (rated > best[left])
-            if attempt == 0:
-                images, kept = drawn, torch.ones_like(kept)
-            else:
-                images[left[kept]] = drawn[kept]
-            best[left[kept]] = rated[kept]
-            left = left[~accepted]
-            if not len(left):
-                break
-        return images
+        return first_kept(self.source.at, self.ratio, rows, seed, labels, self.tries)
+
+
+def first_kept(
+    draw: Callable[[Tensor, int, Tensor | None], Tensor],
+    rate: Callable[[Tensor], Tensor],
+    rows: Tensor,
+    seed: int,
+    labels: Tensor | None,
+    tries: int,
+) -> Tensor:
+    """Return for each row the first of what is drawn for it that is kept, or what is rated highest of `tries`.
+
+    draw: as `Sampler.at`, of anything that has rows. rate: maps what was drawn to the logarithms of the probabilities
+    to keep it. Try k of row i is row i of the k-th stream, whatever becomes of the other rows.
+    """
+    left = torch.arange(len(rows))
+    found, best = torch.empty(0), torch.full((len(rows),), -torch.inf, dtype=torch.float64)
+    for attempt in range(tries):
+        stream = derive_seed(seed, "try", attempt)
+        drawn = draw(rows[left], stream, None if labels is None else labels[left])
+        rated = rate(drawn).double().cpu()
+        accepted = _uniform(rows[left], stream).log() < rated
+        # What is rejected for good leaves the best that was seen.
+        kept = accepted | (rated > best[left])
+        if attempt == 0:
+            found, kept = drawn, torch.ones_like(kept)
+        else:
+            found[left[kept]] = drawn[kept]
+        best[left[kept]] = rated[kept]
+        left = left[~accepted]
+        if not len(left):
+            break
+    return found
 
 
 def _uniform(rows: Tensor, seed: int) -> Tensor:

@@ -194,6 +194,11 @@ def recipe_in_words(recipe: Mapping[str, Any]) -> str:
                 f"Each image comes from one of these, drawn with these weights, of which {share:.0%} are accepted: the "
                 "more likely, the more real images than drawn ones look like it."
             )
+        case {"kind": "latents", "acceptance": share}:
+            return (
+                f"Every image comes from this one, from a latent of which {share:.0%} are kept: those that a density "
+                "ratio, learnt by a small network, promises the more real images of."
+            )
         case {"kind": "stack"}:
             return "Each image is what a trained combiner makes of these members' images, for one shared latent."
         case {"kind": "moe"}:

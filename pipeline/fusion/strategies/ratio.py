@@ -1,205 +1,39 @@
-"""The weighted mixture, with its images kept by a density ratio on the features of all selection extractors.
-
-The ratio is the convex tilt of `pipeline.fusion.tilt`. It is fitted on fresh images of the mixture, and looks at them
-with more than what decides (`pipeline.fusion.sights`), so that what it gains is no weakness of single extractors.
-
-How strong the tilt is follows from cross-fitting: each third of the real and of the generated images tests what the
-other two fitted. A single third says too little: what it makes of the pixels of 1,200 images is mostly noise. The bound
-by which images are rejected is told by generated images that took no part in the fit; the other half of `val`, with
-fresh images, chooses between strategies.
-"""
+"""The weighted mixture, with its images kept by a density ratio on the features of all selection extractors."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from pipeline.evaluation import own
-from pipeline.evaluation.frechet import Matrix, Vector, distance
-from pipeline.evaluation.ruler import Real, Ruler
-from pipeline.fusion.kinds import Loader, build_sampler
+from pipeline.evaluation.frechet import Matrix
+from pipeline.evaluation.ruler import Ruler
+from pipeline.fusion.density import fit_density, tries_for
 from pipeline.fusion.ratio import Ratio
-from pipeline.fusion.sights import see, sights_of
-from pipeline.fusion.strategies._base import (
-    Companion,
-    Fusion,
-    Material,
-    NotApplicableError,
-    Problem,
-    register,
-    strategy,
-)
-from pipeline.fusion.tilt import Form, bound, fit_tilt, weighted_views
-from pipeline.randomness import derive_seed
+from pipeline.fusion.strategies._base import Companion, Fusion, Problem, register, strategy
+from pipeline.fusion.tilt import Form
 
 NAME = "ratio"
-FOLDS = 3
-STRENGTHS = (1.0, 0.3, 0.1, 0.03)  # of the tilt, in units of the mixture's distance
-RUNS_OUT = 1e-3  # share of images at most that are not accepted in as many tries as are allowed
-DRAWS = 4  # half of them to fit on, the others for the bound, in units of those that a candidate is measured by
-
-
-@dataclass(frozen=True)
-class Part:
-    """Generated images: features N×d for each ruler, and how often the mixture draws each of them."""
-
-    features: tuple[Matrix, ...]
-    base: Vector
-
-    def take(self, rows: NDArray[np.int64]) -> "Part":
-        return Part(tuple(x[rows] for x in self.features), self.base[rows] / self.base[rows].sum())
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What a ratio is fitted on: real and generated images as the rulers of the extractors `names` see them.
-
-    companions: those of the extractors that are no copies of the reference's, by the ids of their folders.
-    """
-
-    names: tuple[str, ...]
-    rulers: tuple[Ruler, ...]
-    real: Real
-    generated: Part
-    companions: dict[str, Companion]
 
 
 @register(NAME)
 def ratio(problem: Problem) -> Fusion:
-    """Raises `NotApplicableError` for extractors that are not ours to pack, and where some ruler gains nothing."""
-    foreign = [ruler.extractor for ruler in problem.rulers if ruler.extractor not in own.OWN]
-    if foreign or not problem.rulers:
-        raise NotApplicableError(f"it would have to pack {', '.join(foreign) or 'extractors'}, which is not ours")
+    """Raises `NotApplicableError` where `fit_density` does."""
     mixed = strategy("weighted")(problem)
-    seen = _seen(problem, problem.material, mixed) if problem.material else _stored(problem, mixed)
-    least, order = problem.settings.min_acceptance, np.random.default_rng(problem.seed)
-    halves = np.array_split(order.permutation(len(seen.generated.base)), 2)
-    generated, fresh = map(seen.generated.take, halves)
-    strength, evidence = _strength(_folds(generated, seen.real, order), least)
-    form = _fitted(generated, seen.real, strength, least)
-    bias, evidence["acceptance"] = _bias(form(fresh.features), fresh.base, least)
-    made = assemble(seen.names, seen.rulers, form, bias)
-    companions = {**seen.companions, f"ratios/{NAME}": Companion(made.config, made)}
-    acceptance = evidence["acceptance"]
+    density = fit_density(problem, mixed, NAME)
+    seen = density.seen
+    made = assemble(seen.names, seen.rulers, density.form, density.bias)
+    # What is not among these is a copy of the reference's own extractor.
+    own = {f"extractors/{sight.name}": sight.companion for sight in seen.sights if sight.companion}
     recipe = {
         "kind": "rejection",
         "source": mixed.recipe,
         "companions": {"ratio": f"ratios/{NAME}", **{name: f"extractors/{name}" for name in seen.names}},
-        "tries": 1 if acceptance >= 1 else math.ceil(math.log(RUNS_OUT) / math.log1p(-acceptance)),
-        "acceptance": acceptance,
+        "tries": tries_for(density.acceptance),
+        "acceptance": density.acceptance,
     }
-    return Fusion(recipe, {"weights": mixed.evidence["weights"], **evidence}, companions)
-
-
-def _seen(problem: Problem, material: Material, mixed: Fusion) -> Seen:
-    """Draw fresh images of the mixture and look at them, and at the real ones to fit on, with all that there is."""
-    count = DRAWS * len(problem.pool[0].read()[0])
-    sights = sights_of(problem, material, count)
-    sampler = build_sampler(mixed.recipe, Loader(material.generator, material.discriminator), material.device)
-    drawn = see(sights, sampler.sample(count, seed=derive_seed(problem.seed, NAME, "draws")))
-    return Seen(
-        tuple(sight.name for sight in sights),
-        tuple(ruler for sight in sights for ruler in sight.rulers),
-        Real(see(sights, [material.fit()[0]])),
-        Part(drawn, np.full(count, 1 / count)),
-        {f"extractors/{sight.name}": sight.companion for sight in sights if sight.companion},
-    )
-
-
-def _stored(problem: Problem, mixed: Fusion) -> Seen:
-    """Take the features of the samples that the mixture's candidates are measured by: there are no images."""
-    weights = mixed.evidence["weights"]
-    chosen = [candidate for candidate in problem.pool if candidate.id in weights]
-    read = [candidate.read() for candidate in chosen]
-    base = np.concatenate(
-        [np.full(len(views[0]), weights[c.id] / len(views[0])) for c, views in zip(chosen, read, strict=True)]
-    )
-    generated = Part(tuple(np.concatenate(views) for views in zip(*read, strict=True)), base)
-    names = tuple(ruler.extractor for ruler in problem.rulers)
-    return Seen(names, problem.rulers, problem.real, generated, {})
-
-
-@dataclass(frozen=True)
-class Fold:
-    """Generated and real images to fit on, and others to check with."""
-
-    fit: Part
-    check: Part
-    fit_real: Real
-    check_real: Real
-
-
-def _folds(generated: Part, real: Real, order: np.random.Generator) -> list[Fold]:
-    """Return `FOLDS` of them, whose images to check with are disjoint."""
-    counts = (len(generated.base), len(real.features[0]))
-    if min(counts) < 2 * FOLDS:
-        raise NotApplicableError(f"{min(counts)} images are too few to fit on some and to check with others")
-    parts = [np.array_split(order.permutation(count), FOLDS) for count in counts]
-    return [
-        Fold(generated.take(fit), generated.take(check), *map(real.take, real_rows))
-        for (fit, check), real_rows in zip(*map(_leave_one_out, parts), strict=True)
-    ]
-
-
-def _leave_one_out(parts: list[NDArray[np.int64]]) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Return for each part the rows of all others, and its own."""
-    return [(np.concatenate(parts[:i] + parts[i + 1 :]), own) for i, own in enumerate(parts)]
-
-
-def _fitted(fit: Part, real: Real, strength: float, least: float) -> Form:
-    """Return the tilt of a strength that is in units of these images' distance.
-
-    Raises `NotApplicableError` where there is no distance to bring down, or where it is no number.
-    """
-    scale = float(np.mean(_distances(fit.features, fit.base, real)))
-    if not 0 < scale < math.inf:
-        raise NotApplicableError(f"the distance of the images to fit on is {scale:g}: there is nothing to tilt")
-    return fit_tilt(fit.features, fit.base, real.views, strength * scale, least)
-
-
-def _strength(folds: Sequence[Fold], least: float) -> tuple[float, dict[str, float]]:
-    """Return the strength that leaves the least distance on images that took no part in the fits, and the evidence.
-
-    least: share of images that has to be accepted. Raises `NotApplicableError` where at no strength every ruler gains.
-    """
-    before = np.mean([_distances(fold.check.features, fold.check.base, fold.check_real) for fold in folds], axis=0)
-    found = {}
-    for strength in STRENGTHS:
-        after = np.mean([_tilted(fold, strength, least) for fold in folds], axis=0)
-        if (after < before).all():
-            found[strength] = float(after.mean())
-    if not found:
-        raise NotApplicableError("on images that it was not fitted on, not every extractor finds its images nearer")
-    best = min(found, key=lambda strength: found[strength])
-    evidence = {"strength": best, "calibrated": found[best], "calibrated_mixture": float(before.mean())}
-    return best, evidence
-
-
-def _tilted(fold: Fold, strength: float, least: float) -> list[float]:
-    """Return how far each ruler finds a fold's images to check with, once they are rejected by what the others fit."""
-    scores = _fitted(fold.fit, fold.fit_real, strength, least)(fold.check.features)
-    bias, _ = _bias(scores, fold.check.base, least)
-    return _distances(fold.check.features, fold.check.base * np.exp(np.minimum(scores + bias, 0)), fold.check_real)
-
-
-def _distances(features: Sequence[Matrix], weights: Vector, real: Real) -> list[float]:
-    """Return the distance of weighted images as each ruler sees it."""
-    return [distance(*pair) for pair in zip(weighted_views(features, weights), real.views, strict=True)]
-
-
-def _bias(scores: Vector, base: Vector, least: float) -> tuple[float, float]:
-    """Return what to add to log ratios so that images are accepted often enough, and the share that then is.
-
-    Above `least` by two standard errors of the images that it is measured on, so that fresh ones do not fall below it.
-    """
-    kept = np.exp(np.minimum(scores - bound(scores, base, least), 0))
-    error = math.sqrt(float(base**2 @ (kept - least) ** 2))
-    # Beyond the largest ratio a higher bound would only reject more, of all images alike.
-    bias = -min(bound(scores, base, min(least + 2 * error, 1.0)), float(scores.max()))
-    return bias, float(base @ np.exp(np.minimum(scores + bias, 0)))
+    evidence = {"weights": mixed.evidence["weights"], **density.evidence, "acceptance": density.acceptance}
+    return Fusion(recipe, evidence, {**own, f"ratios/{NAME}": Companion(made.config, made)})
 
 
 def assemble(names: Sequence[str], rulers: Sequence[Ruler], form: Form, bias: float) -> Ratio:
