@@ -12,6 +12,7 @@ from pipeline.evaluation.ruler import DECIDES
 from pipeline.files import read_json, write_json
 from pipeline.fusion.ratio import Ratio
 from pipeline.fusion.samplers import draw
+from pipeline.layers.rater import Rater
 from pipeline.models._base import ModelConfig, architecture
 from pipeline.recipes import load_sampler
 from pipeline.weights import save_companion, save_snapshot
@@ -63,6 +64,21 @@ def write_rejection(folder: Path) -> None:
     companions = {"ratio": "ratios/ratio", **{name: f"extractors/{name}" for name in names}}
     numbers = {"tries": 6, "acceptance": 0.5}
     recipe = {"kind": "rejection", "source": content["recipe"], "companions": companions, **numbers}
+    write_json(folder / "recipe.json", content | {"recipe": recipe})
+
+
+def write_latents(folder: Path) -> None:
+    """Write `models/fused` with one of these members, its latents rejected by an untrained rater."""
+    write_fused(folder)
+    torch.manual_seed(9)
+    rater = Rater(CONFIG.latent, 8)
+    with torch.no_grad():
+        rater.head.weight.mul_(30)
+    config = {"kind": "rater", "inputs": CONFIG.latent, "width": 8}
+    save_companion(folder / "members" / "raters" / "latent_ratio", config, rater)
+    content = read_json(folder / "recipe.json")
+    source, companions = content["recipe"]["parts"][0], {"rater": "raters/latent_ratio"}
+    recipe = {"kind": "latents", "source": source, "companions": companions, "tries": 6, "acceptance": 0.5}
     write_json(folder / "recipe.json", content | {"recipe": recipe})
 
 

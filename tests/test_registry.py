@@ -26,7 +26,7 @@ from pipeline.fusion.samplers import draw
 from pipeline.packaged import code, folder
 from pipeline.recipes import load_sampler
 from pipeline.tracking import Tracker
-from tests.factories_fused import CONFIG, write_critic, write_fused, write_moe, write_rejection
+from tests.factories_fused import CONFIG, write_critic, write_fused, write_latents, write_moe, write_rejection
 
 # -S leaves out the .pth file by which an editable install makes `pipeline` importable; only libraries are put back.
 ISOLATED = f"""
@@ -204,7 +204,7 @@ print(json.dumps([images.tolist(), refused]))
     assert "label 2 does not exist: this model knows the classes 0 to 1" in refused
 
 
-@pytest.mark.parametrize("write", [write_rejection, write_moe])
+@pytest.mark.parametrize("write", [write_rejection, write_latents, write_moe])
 def test_what_looks_at_its_images_draws_the_same_in_a_foreign_process(
     write: Callable[[Path], None], tmp_path: Path
 ) -> None:

@@ -7,6 +7,7 @@ from torch import nn
 from pipeline.errors import ChorusError
 from pipeline.evaluation.networks import NetworkConfig, build
 from pipeline.fusion.kinds import Loader, build_sampler
+from pipeline.fusion.latent import LatentSampler
 from pipeline.fusion.needs import networks_of
 from pipeline.fusion.ratio import Ratio
 from pipeline.fusion.rejection import RejectionSampler
@@ -19,6 +20,7 @@ from pipeline.fusion.samplers import (
     draw,
     to_uint8,
 )
+from pipeline.layers.rater import Rater
 
 
 class Linear(nn.Module):
@@ -59,6 +61,13 @@ class LogBrightness(Brightness):
         return (super().forward(images).double() / 2 + 0.5).clamp(min=0).log()
 
 
+class FirstNumber(nn.Module):
+    """Keeps a latent with the probability Φ of its first number."""
+
+    def forward(self, begun):
+        return torch.special.log_ndtr(begun[:, 0].double())
+
+
 class ClassCritic(nn.Module):
     """Prefers dark images of class 0, and bright ones of class 1 or of no asked class."""
 
@@ -80,6 +89,9 @@ def class_of(images):
     return torch.bucketize(images[:, 0, 0, 0].int(), torch.tensor([90, 165]))
 
 
+ABLE = ["conditional", "partly conditional", "rejection of a conditional", "latents of a conditional"]
+
+
 def samplers():
     parts = [candidate(-1.0), candidate(1.0, latent=5)]
     mixture = MixtureSampler(parts, [0.25, 0.75])
@@ -91,6 +103,8 @@ def samplers():
         "vote": VoteSampler(mixture, [Brightness()], draws=3),
         "rejection": RejectionSampler(mixture, LogBrightness(), tries=5, acceptance=0.7),
         "rejection of a conditional": RejectionSampler(conditional(), LogBrightness(), tries=5, acceptance=0.7),
+        "latents": LatentSampler(candidate(0.0), FirstNumber(), tries=5, acceptance=0.5),
+        "latents of a conditional": LatentSampler(conditional(), FirstNumber(), tries=5, acceptance=0.5),
         "conditional": conditional(),
         "partly conditional": MixtureSampler([parts[0], conditional()], [0.5, 0.5]),
     }
@@ -191,7 +205,7 @@ def test_a_class_that_does_not_exist_is_refused(label):
         draw(conditional(), 2, seed=0, labels=torch.tensor([1, label]))
 
 
-@pytest.mark.parametrize("kind", ["conditional", "partly conditional", "rejection of a conditional"])
+@pytest.mark.parametrize("kind", ABLE)
 def test_asked_classes_are_delivered(kind):
     labels = torch.arange(600) % 3
     assert torch.equal(class_of(draw(samplers()[kind], 600, seed=0, labels=labels)), labels)
@@ -204,7 +218,7 @@ def test_classes_come_by_their_shares_where_none_is_asked():
     assert torch.equal(images, draw(conditional(), 6000, seed=0, labels=torch.full((6000,), -1)))
 
 
-@pytest.mark.parametrize("kind", ["conditional", "partly conditional", "rejection of a conditional"])
+@pytest.mark.parametrize("kind", ABLE)
 @settings(max_examples=15, deadline=None)
 @given(labels=st.lists(st.integers(-1, 2), min_size=1, max_size=520), seed=st.integers(0, 2**63 - 1))
 def test_a_row_of_any_class_is_what_it_is_without_labels(kind, labels, seed):
@@ -277,6 +291,14 @@ def test_a_rejection_takes_its_source_its_ratio_and_extractors():
     assert draw(sampler, 5, seed=0).shape == (5, 1, 2, 2)
     made = {"ratios/mine": {"model"}, "extractors/seen": {"model"}}
     assert networks_of(recipe) == networks_of(RECIPE) | made
+
+
+def test_latents_take_a_candidate_and_a_rater():
+    recipe = {"kind": "latents", "source": {"kind": "candidate", "id": "a/r0/1"}, "tries": 3, "acceptance": 0.5}
+    recipe["companions"] = {"rater": "raters/mine"}
+    load = Loader(lambda name: Linear(0.1), lambda name: Brightness(), lambda name: Rater(3, 4))
+    assert draw(build_sampler(recipe, load), 5, seed=0).shape == (5, 1, 2, 2)
+    assert networks_of(recipe) == {"a/r0/1": {"generator"}, "raters/mine": {"model"}}
 
 
 def test_an_unknown_kind_is_named():

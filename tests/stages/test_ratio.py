@@ -1,4 +1,4 @@
-"""The strategy `ratio` from the fuse stage to the package that is registered."""
+"""The strategies `ratio` and `latent_ratio` from the fuse stage to the package that is registered."""
 
 import shutil
 from pathlib import Path
@@ -27,7 +27,7 @@ reference: {kimg: 2}
 families:
   gan: {architecture: mlp, kimg: 1, latent: 8, width: 8}
 evaluation: {samples: 600}
-fusion: {strategies: [weighted, ratio], strategy: ratio, min_acceptance: 0.2}
+fusion: {strategies: [weighted, ratio, latent_ratio], strategy: ratio, min_acceptance: 0.2}
 """
 
 
@@ -65,6 +65,16 @@ def test_it_is_nearer_than_the_mixture_on_the_half_that_chooses(fused: Project) 
     assert found["recipe"]["acceptance"] >= 0.2
     # Both extractors cost far more than this generator, and each is read once for every draw.
     assert found["evidence"]["cost"] > 3 / found["recipe"]["acceptance"]
+
+
+def test_told_from_latents_it_is_nearer_too_and_costs_less(fused: Project) -> None:
+    found, plain, whole = (row(fused, name) for name in ("latent_ratio", "weighted", "ratio"))
+    assert "skipped" not in found, found
+    assert whole["evidence"]["choose"] < found["evidence"]["choose"] < plain["evidence"]["choose"]
+    assert found["evidence"]["cost"] < whole["evidence"]["cost"] / 3
+    share = found["recipe"]["acceptance"]
+    assert f"from a latent of which {share:.0%} are kept" in tables.recipe_in_words(found["recipe"])
+    assert tables.shares(found["recipe"]) == [("gan/r0/000001024", 1.0)]
 
 
 def test_fresh_images_are_accepted_at_the_stated_rate(fused: Project) -> None:
