@@ -16,11 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluation import own
 from pipeline.evaluation.frechet import Matrix, Vector, distance
 from pipeline.evaluation.ruler import Real, Ruler
 from pipeline.fusion.kinds import Loader, build_sampler
-from pipeline.fusion.sights import Sight, see, sights_of
+from pipeline.fusion.sights import Sight, Whole, see, sights_of
 from pipeline.fusion.strategies._base import Fusion, Material, NotApplicableError, Problem
 from pipeline.fusion.tilt import Form, bound, fit_tilt, weighted_views
 from pipeline.randomness import derive_seed
@@ -54,7 +53,7 @@ class Seen:
     rulers: tuple[Ruler, ...]
     real: Real
     generated: Part
-    sights: tuple[Sight, ...] = ()
+    sights: tuple[Sight | Whole, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,11 +74,8 @@ class Density:
 def fit_density(problem: Problem, source: Fusion, name: str) -> Density:
     """Return the ratio of real images to those of `source`; name: of the strategy that asks, for the random numbers.
 
-    Raises `NotApplicableError` for extractors that are not ours to pack, and where some ruler gains nothing.
+    Raises `NotApplicableError` where some ruler gains nothing.
     """
-    foreign = [ruler.extractor for ruler in problem.rulers if ruler.extractor not in own.OWN]
-    if foreign or not problem.rulers:
-        raise NotApplicableError(f"it would have to pack {', '.join(foreign) or 'extractors'}, which is not ours")
     seen = _seen(problem, problem.material, source, name) if problem.material else _stored(problem, source)
     least, order = problem.settings.min_acceptance, np.random.default_rng(problem.seed)
     halves = np.array_split(order.permutation(len(seen.generated.base)), 2)
@@ -98,7 +94,7 @@ def _seen(problem: Problem, material: Material, source: Fusion, name: str) -> Se
     """Draw fresh images of the source and look at them, and at the real ones to fit on, with all that there is."""
     count = DRAWS * len(problem.pool[0].read()[0])
 
-    def look(problem: Problem) -> tuple[tuple[Sight, ...], Real]:
+    def look(problem: Problem) -> tuple[tuple[Sight | Whole, ...], Real]:
         sights = tuple(sights_of(problem, material, count))
         return sights, Real(see(sights, [material.fit()[0]]))
 

@@ -6,7 +6,7 @@ layer has learnt to overlook and other classifiers have not. The principal compo
 learnt no labels. Where the pixels are a judge they are left out: on what a judge sees nothing may be fitted.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,6 +49,22 @@ class Sight:
         )
 
 
+@dataclass(frozen=True)
+class Whole:
+    """All extractors that decide, where some are not ours: nobody looks into these, and nothing of them is stored.
+
+    features: maps uint8 N×C×S×S to N×d for each ruler, relative to the spread of real images.
+    """
+
+    rulers: tuple[Ruler, ...]
+    features: Callable[[Tensor], tuple[Matrix, ...]]
+    name: str = "deciding"
+    companion: None = None
+
+    def see(self, images: Tensor) -> tuple[Matrix, ...]:
+        return self.features(images)
+
+
 @torch.inference_mode()
 def outputs_of(network: Standardised, images: Tensor) -> np.ndarray:
     """Map uint8 N×C×S×S to the network's outputs N×D."""
@@ -56,18 +72,22 @@ def outputs_of(network: Standardised, images: Tensor) -> np.ndarray:
     return torch.cat([network(part)[0].cpu() for part in parts]).numpy()
 
 
-def see(sights: Iterable[Sight], batches: Iterable[Tensor]) -> tuple[Matrix, ...]:
+def see(sights: Iterable[Sight | Whole], batches: Iterable[Tensor]) -> tuple[Matrix, ...]:
     """Return what all rulers of all sights see of batches of uint8 images, N×d for each."""
     rows = [[view for sight in sights for view in sight.see(images)] for images in batches]
     return tuple(np.concatenate(views) for views in zip(*rows, strict=True))
 
 
-def sights_of(problem: Problem, material: Material, drawn: int) -> list[Sight]:
+def sights_of(problem: Problem, material: Material, drawn: int) -> list[Sight | Whole]:
     """Return those that decide, and what else there is to look with; drawn: how many generated images there will be."""
     seed, (train, _) = derive_seed(problem.seed, "sights"), material.train()
     train = train[own.rows_to_learn_from(len(train), KIMG, seed)]
     images = min(len(problem.real), drawn)
-    found = [deciding(ruler, material, train, images) for ruler in problem.rulers]
+    found: list[Sight | Whole]
+    if foreign(problem):
+        found = [Whole(problem.rulers, material.features)]
+    else:
+        found = [deciding(ruler, material, train, images) for ruler in problem.rulers]
     if PIXELS not in (*material.judges, *(sight.name for sight in found)):
         config, network = own.learn(
             PIXELS, train.to(material.device), None, 0, kimg=KIMG, seed=seed, features=COMPONENTS
@@ -76,6 +96,11 @@ def sights_of(problem: Problem, material: Material, drawn: int) -> list[Sight]:
         companion = Companion(config.to_json(), network)
         found.append(Sight(PIXELS, network, (ruler,), (config.features,), companion))
     return found
+
+
+def foreign(problem: Problem) -> list[str]:
+    """Return the extractors that decide and are not ours."""
+    return [ruler.extractor for ruler in problem.rulers if ruler.extractor not in own.OWN]
 
 
 def deciding(ruler: Ruler, material: Material, train: Tensor, images: int) -> Sight:

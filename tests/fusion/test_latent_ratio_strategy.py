@@ -12,7 +12,7 @@ from pipeline.fusion.samplers import draw
 from pipeline.fusion.sights import outputs_of
 from pipeline.fusion.strategies._base import NotApplicableError, strategy
 from pipeline.fusion.strategies.latent_ratio import NAME, correlation
-from tests.fusion.test_ratio_strategy import RULERS, looking, problem
+from tests.fusion.test_ratio_strategy import looking, problem
 
 
 @pytest.fixture(scope="module")
@@ -64,11 +64,20 @@ def test_features_alone_have_no_latents():
         strategy(NAME)(problem())
 
 
-def test_extractors_that_are_not_ours_are_refused():
-    given = looking()
-    foreign = (replace(RULERS[0], extractor="inception-v3-compat"), *given.rulers[1:])
-    with pytest.raises(NotApplicableError, match="inception-v3-compat"):
-        strategy(NAME)(replace(given, rulers=foreign))
+def test_extractors_that_are_not_ours_decide_without_being_looked_into_or_packed():
+    given = looking(200)
+    networks = {r.extractor: given.material.extractor(r.extractor)[1] for r in given.rulers}
+    seen = []
+
+    def features(images):
+        seen.append(len(images))
+        return tuple(r.relative(outputs_of(networks[r.extractor], images)) for r in given.rulers)
+
+    foreign = tuple(replace(r, extractor=f"foreign-{r.extractor}") for r in given.rulers)
+    fusion = strategy(NAME)(replace(given, rulers=foreign, material=replace(given.material, features=features)))
+    assert list(fusion.companions) == ["raters/latent_ratio"]
+    assert fusion.evidence["calibrated"] < fusion.evidence["calibrated_mixture"]
+    assert sum(seen) == 200 * (1 + 4 + 10)  # the real images, those that the ratio is fitted on, those that are rated
 
 
 def test_order_alone_counts_for_what_is_told():

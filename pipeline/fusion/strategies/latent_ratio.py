@@ -51,7 +51,7 @@ class Rated:
 
 @register(NAME)
 def latent_ratio(problem: Problem) -> Fusion:
-    """Raises `NotApplicableError` where `ratio` would, and where the network helps some ruler's distance by nothing."""
+    """Raises `NotApplicableError` where some ruler gains nothing by the ratio, or by what latents tell of it."""
     material = problem.material
     if material is None:
         raise NotApplicableError("there are no generators whose latents could be rated")

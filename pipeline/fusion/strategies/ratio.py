@@ -10,7 +10,8 @@ from pipeline.evaluation.frechet import Matrix
 from pipeline.evaluation.ruler import Ruler
 from pipeline.fusion.density import fit_density, tries_for
 from pipeline.fusion.ratio import Ratio
-from pipeline.fusion.strategies._base import Companion, Fusion, Problem, register, strategy
+from pipeline.fusion.sights import foreign
+from pipeline.fusion.strategies._base import Companion, Fusion, NotApplicableError, Problem, register, strategy
 from pipeline.fusion.tilt import Form
 
 NAME = "ratio"
@@ -18,7 +19,10 @@ NAME = "ratio"
 
 @register(NAME)
 def ratio(problem: Problem) -> Fusion:
-    """Raises `NotApplicableError` where `fit_density` does."""
+    """Raises `NotApplicableError` where `fit_density` does, and for extractors that are not ours to pack."""
+    unknown = foreign(problem)
+    if unknown or not problem.rulers:
+        raise NotApplicableError(f"it would have to pack {', '.join(unknown) or 'extractors'}, which is not ours")
     mixed = strategy("weighted")(problem)
     density = fit_density(problem, mixed, NAME)
     seen = density.seen
