@@ -118,6 +118,30 @@ def print_differences(arms: dict[str, Arm], names: list[str]) -> None:
         print(f"| {arm} | {other} | {' | '.join(cells)} |")
 
 
+def kept(arms: dict[str, Arm], way: str, name: str) -> list[float]:
+    """Return the share of what `ratio` gains over `best` that `latent_ratio` keeps, in each repetition of a way."""
+    plain, told, whole = (arms.get(f"{way}: {strategy}", {}) for strategy in ("best", "latent_ratio", "ratio"))
+    found = []
+    for number in sorted(plain.keys() & told.keys() & whole.keys()):
+        start, at_one, end = (arm[number]["metrics"][name] for arm in (plain, told, whole))
+        found.append((start - at_one) / (start - end))
+    return found
+
+
+def print_kept(arms: dict[str, Arm], names: list[str]) -> None:
+    """Print how much of the ratio's gain is kept at one draw."""
+    print(f"\n| of the gain of `ratio`, `latent_ratio` keeps | {' | '.join(names)} |")
+    print("|---|" + "---:|" * len(names))
+    for way in (ENSEMBLE, AUTO, MATCHED):
+        shares = [kept(arms, way, name) for name in names]
+        if shares[0]:
+            told = [(*interval(found), min(found), max(found)) for found in shares]
+            cells = [
+                f"{100 * mean:.0f} % ± {100 * half:.0f} ({100 * a:.0f} to {100 * b:.0f})" for mean, half, a, b in told
+            ]
+            print(f"| {way} | {' | '.join(cells)} |")
+
+
 def print_compute(lines: list[dict[str, Any]]) -> None:
     """Print what each way costs: operations of measuring and fusing beside the budget of training, and processor time.
 
@@ -195,6 +219,7 @@ def main() -> None:
     arms = arms_of(lines)
     print_distances(arms, names)
     print_differences(arms, names)
+    print_kept(arms, names)
     print_compute(lines)
     if chosen.figure:
         draw(arms, names, chosen.split, chosen.figure)

@@ -155,7 +155,7 @@ def _fitted(fit: Part, real: Real, strength: float, least: float) -> Form:
 
     Raises `NotApplicableError` where there is no distance to bring down, or where it is no number.
     """
-    scale = float(np.mean(distances(fit.features, fit.base, real)))
+    scale = float(np.mean(_distances(fit.features, fit.base, real)))
     if not 0 < scale < math.inf:
         raise NotApplicableError(f"the distance of the images to fit on is {scale:g}: there is nothing to tilt")
     return fit_tilt(fit.features, fit.base, real.views, strength * scale, least)
@@ -166,7 +166,7 @@ def _strength(folds: Sequence[Fold], least: float) -> tuple[float, dict[str, flo
 
     least: share of images that has to be accepted. Raises `NotApplicableError` where at no strength every ruler gains.
     """
-    before = np.mean([distances(fold.check.features, fold.check.base, fold.check_real) for fold in folds], axis=0)
+    before = np.mean([_distances(fold.check.features, fold.check.base, fold.check_real) for fold in folds], axis=0)
     found = {}
     for strength in STRENGTHS:
         after = np.mean([_tilted(fold, strength, least) for fold in folds], axis=0)
@@ -183,10 +183,10 @@ def _tilted(fold: Fold, strength: float, least: float) -> list[float]:
     """Return how far each ruler finds a fold's images to check with, once they are rejected by what the others fit."""
     scores = _fitted(fold.fit, fold.fit_real, strength, least)(fold.check.features)
     bias, _ = bias_of(scores, fold.check.base, least)
-    return distances(fold.check.features, fold.check.base * np.exp(np.minimum(scores + bias, 0)), fold.check_real)
+    return _distances(fold.check.features, fold.check.base * np.exp(np.minimum(scores + bias, 0)), fold.check_real)
 
 
-def distances(features: Sequence[Matrix], weights: Vector, real: Real) -> list[float]:
+def _distances(features: Sequence[Matrix], weights: Vector, real: Real) -> list[float]:
     """Return the distance of weighted images as each ruler sees it."""
     return [distance(*pair) for pair in zip(weighted_views(features, weights), real.views, strict=True)]
 

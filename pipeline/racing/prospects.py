@@ -23,7 +23,7 @@ class Course:
 
     @classmethod
     def of(cls, members: Iterable[Mapping[int, float]]) -> "Course":
-        """Read it off the members' last two snapshots each.
+        """Read it off each member's last snapshot and the one nearest to half of its images: over less, noise rules.
 
         members: of each the distances by images seen, one snapshot at least. Members with a single one say nothing of
         the steepness, which is 0 where all are such, or where they came no nearer.
@@ -32,8 +32,11 @@ class Course:
         for distances in members:
             *before, last = sorted(distances)
             seen.append(last)
-            if before and distances[last] > 0 and distances[before[-1]] > 0:
-                slopes.append(math.log(distances[before[-1]] / distances[last]) / math.log(last / before[-1]))
+            if not before:
+                continue
+            half = min(before, key=lambda images: abs(math.log(2 * images / last)))
+            if distances[half] > 0 and distances[last] > 0:
+                slopes.append(math.log(distances[half] / distances[last]) / math.log(last / half))
         return cls(max(0.0, sum(slopes) / len(slopes)) if slopes else 0.0, sum(seen) / len(seen))
 
     def shrinks(self, images: float) -> float:

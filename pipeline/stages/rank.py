@@ -71,7 +71,8 @@ def outlook(
 
     def images(family: str, families: int) -> float:
         members, flops = len(rosters[family]["members"]), rosters[family]["flops_per_image"]
-        return 1000 * rung_kimg(project.params, family, families, members, flops)
+        kimg = rung_kimg(project.params, family, families, members, flops)
+        return 1000 * (kimg if project.params.racing.branch == 1 else branched(project.params, family, kimg)[0])
 
     order = [standing.family for standing in halve(seen, real, 1)]
     return foretell(order, seen, real, courses, images)
@@ -128,7 +129,10 @@ def write(project: Project, rung: int, decisions: Mapping[str, dict[str, Any]], 
     for family in table["failed"]:
         print(f"rank  {family}: has no candidate in rung {table['after']}, so it is out", flush=True)
     if table["foretold"]:
-        told = ", ".join(f"{distance:.4f} if {count} go on" for count, distance in enumerate(table["foretold"], 1))
+        told = ", ".join(
+            f"{distance:.4f} if {count} {'go on' if count > 1 else 'goes on'}"
+            for count, distance in enumerate(table["foretold"], 1)
+        )
         print(f"rank  {DECIDES} of the best mixture, foretold: {told}", flush=True)
     folder = project.race_folder(rung)
     shutil.rmtree(folder, ignore_errors=True)

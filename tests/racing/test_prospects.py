@@ -24,6 +24,10 @@ def test_a_course_is_read_off_the_last_two_snapshots_of_each_member() -> None:
     assert (halved.steepness, halved.seen) == (pytest.approx(1.0), 1000)
     quartered = {500: 8.0, 1000: 2.0}
     assert Course.of([{500: 8.0, 1000: 4.0}, quartered]).steepness == pytest.approx(1.5)
+    # Of many snapshots that nearest to half of the images counts, not the last before: 900 to 1000 is mostly noise.
+    assert Course.of([{250: 90.0, 520: 8.0, 900: 2.0, 1000: 4.0}]).steepness == pytest.approx(
+        np.log(2) / np.log(1000 / 520)
+    )
     # A member that has a single snapshot, as after a failure, says nothing.
     assert Course.of([quartered, {500: 3.0}]) == Course(pytest.approx(2.0), 750)
 

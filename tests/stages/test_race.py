@@ -194,7 +194,9 @@ def test_how_many_go_on_is_foretold_from_what_they_learnt(ranked: Project, tmp_p
     assert [row["goes_on"] for row in table["families"]] == [True, False, False]
     first = table["families"][0]["family"]
     assert decision(made, first)["kimg"] * len(made.params.families[first].members) == 12
-    told = f"the best mixture, foretold: {table['foretold'][0]:.4f} if 1 go on, {table['foretold'][1]:.4f} if 2 go on, "
+    told = (
+        f"the best mixture, foretold: {table['foretold'][0]:.4f} if 1 goes on, {table['foretold'][1]:.4f} if 2 go on, "
+    )
     assert told in capsys.readouterr().out
     assert read_json(ranked.race_folder(2) / "table.json")["foretold"] == []
 

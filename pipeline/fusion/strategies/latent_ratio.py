@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.evaluation.frechet import Matrix, Vector
-from pipeline.fusion.density import Density, bias_of, distances, fit_density, tries_for
+from pipeline.fusion.density import Density, bias_of, fit_density, tries_for
 from pipeline.fusion.latent import images_from, starts
 from pipeline.fusion.samplers import AT_ONCE, CandidateSampler, to_uint8
 from pipeline.fusion.sights import see
@@ -34,8 +34,7 @@ from pipeline.randomness import derive_seed, generator
 
 NAME = "latent_ratio"
 DRAWS = 10  # that the network is made of, in units of those that a candidate is measured by
-CHECKED = 0.2  # of them, which only tell how sharply to reject
-SHARPNESS = (0.5, 1.0, 2.0, 4.0, 8.0)  # of the ratio as it is told, which varies less than the ratio does
+CHECKED = 0.2  # of them, which only tell the bound by which latents are rejected
 WIDTH, EPOCHS, BATCH, LR, DECAY = 256, 15, 256, 2e-3, 0.1
 FEATURES = 3.0  # what the features count for beside the ratio
 
@@ -51,7 +50,7 @@ class Rated:
 
 @register(NAME)
 def latent_ratio(problem: Problem) -> Fusion:
-    """Raises `NotApplicableError` where some ruler gains nothing by the ratio, or by what latents tell of it."""
+    """Raises `NotApplicableError` where there are no generators, and where `fit_density` does."""
     material = problem.material
     if material is None:
         raise NotApplicableError("there are no generators whose latents could be rated")
@@ -61,7 +60,8 @@ def latent_ratio(problem: Problem) -> Fusion:
     rated = rate(density, source, DRAWS * len(problem.pool[0].read()[0]), derive_seed(problem.seed, NAME, "rated"))
     cut = round((1 - CHECKED) * len(rated.scores))
     rater = learn(rated, cut, derive_seed(problem.seed, NAME, "rater"), material)
-    evidence = sharpen(rater, rated, cut, density, problem.settings.min_acceptance, material)
+    settled = settle(rater, rated, cut, problem.settings.min_acceptance, material.device)
+    evidence = density.evidence | settled
     recipe = {
         "kind": "latents",
         "source": nearest.recipe,
@@ -113,41 +113,19 @@ def learn(rated: Rated, count: int, seed: int, material: Material) -> Rater:
     return rater.eval().requires_grad_(False)
 
 
-def sharpen(
-    rater: Rater, rated: Rated, cut: int, density: Density, least: float, material: Material
-) -> dict[str, float]:
-    """Put into the rater how sharply it rejects, and the bound; return the evidence for it.
+def settle(rater: Rater, rated: Rated, cut: int, least: float, device: torch.device) -> dict[str, float]:
+    """Turn what a rater puts out into log probabilities; return the share of latents that it keeps, and the evidence.
 
-    Told by images from `cut` on, on which it was not trained. least: share of latents that has to be kept. Raises
-    `NotApplicableError` where at no sharpness every ruler gains.
+    Both are told by images from `cut` on, on which it was not trained. least: share of latents that has to be kept.
     """
+    spread = float(rated.scores[:cut].std())
     with torch.inference_mode():
-        told = rater(rated.begun[cut:].to(material.device)).double().cpu().numpy()
-    checked, true = tuple(values[cut:] for values in rated.features), rated.scores[cut:]
-    base, spread = np.full(len(told), 1 / len(told)), float(rated.scores[:cut].std())
-    before = distances(checked, base, density.seen.real)
-    found: dict[float, tuple[float, float, float]] = {}
-    for sharpness in SHARPNESS:
-        scores = sharpness * spread * told
-        bias, acceptance = bias_of(scores, base, least)
-        after = distances(checked, base * np.exp(np.minimum(scores + bias, 0)), density.seen.real)
-        if all(nearer < plain for nearer, plain in zip(after, before, strict=True)):
-            found[sharpness] = float(np.mean(after)), bias, acceptance
-    if not found:
-        raise NotApplicableError("latents told too little: not every extractor finds the images of those kept nearer")
-    best = min(found, key=lambda sharpness: found[sharpness][0])
-    calibrated, bias, acceptance = found[best]
+        scores = spread * rater(rated.begun[cut:].to(device)).double().cpu().numpy()
+    bias, acceptance = bias_of(scores, np.full(len(scores), 1 / len(scores)), least)
     with torch.no_grad():
-        rater.head.weight.mul_(best * spread)
-        rater.head.bias.mul_(best * spread).add_(bias)
-    return {
-        **density.evidence,
-        "sharpness": best,
-        "told": correlation(told, true),
-        "calibrated": calibrated,
-        "calibrated_mixture": float(np.mean(before)),
-        "acceptance": acceptance,
-    }
+        rater.head.weight.mul_(spread)
+        rater.head.bias.mul_(spread).add_(bias)
+    return {"told": correlation(scores, rated.scores[cut:]), "acceptance": acceptance}
 
 
 def correlation(told: Vector, true: Vector) -> float:
