@@ -342,8 +342,8 @@ def run(chosen: argparse.Namespace) -> None:
         missing = [way for way in ways if way not in done]
         if not missing:
             continue
-        found = {line["kind"] for line in of(repetition)} | {line["arm"] for line in of(repetition)}
-        wanted = {*(RECIPE["literal"] if literal else []), *(["student"] if students else [])}
+        found = {line[key] for line in of(repetition) if line["way"] == ENSEMBLE for key in ("kind", "arm")}
+        wanted = {*RECIPE["strategies"], *(RECIPE["literal"] if literal else []), *(["student"] if students else [])}
         if ENSEMBLE in done and not wanted <= found:
             raise SystemExit(f"repetition {repetition} was made without all arms: name it in --again, too")
         started = time.monotonic()

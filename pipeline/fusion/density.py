@@ -45,8 +45,7 @@ class Part:
 class Seen:
     """What a ratio is fitted on: real and generated images as the rulers see them.
 
-    names: the extractors whose outputs the rulers take, in their order. sights: these with their networks; empty where
-    features alone are known.
+    names: of the sights, or of the extractors where features alone are known and sights are empty.
     """
 
     names: tuple[str, ...]

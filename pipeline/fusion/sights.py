@@ -88,7 +88,7 @@ def sights_of(problem: Problem, material: Material, drawn: int) -> list[Sight | 
         found = [Whole(problem.rulers, material.features)]
     else:
         found = [deciding(ruler, material, train, images) for ruler in problem.rulers]
-    if PIXELS not in (*material.judges, *(sight.name for sight in found)):
+    if PIXELS not in (*material.judges, *(ruler.extractor for ruler in problem.rulers)):
         config, network = own.learn(
             PIXELS, train.to(material.device), None, 0, kimg=KIMG, seed=seed, features=COMPONENTS
         )

@@ -1,7 +1,7 @@
 """What sections of `params.yaml` are made of: numbers that are checked strictly, and the rules of every section."""
 
 import pkgutil
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -15,6 +15,7 @@ Several = Annotated[int, Field(ge=2, strict=True)]
 Samples = Annotated[int, Field(ge=64, strict=True)]
 Flag = Annotated[bool, Field(strict=True)]
 
+AUTO: Literal["auto"] = "auto"
 NAME = r"^[a-z0-9][a-z0-9_-]*$"
 
 

@@ -5,14 +5,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.params.fields import Count, Positive, Section, Several
+from pipeline.params.fields import AUTO, Count, Positive, Section, Several
 
 if TYPE_CHECKING:
     from pipeline.params.family import Family
 
 # Their members are trained one by one and from nothing but their own state, so that a later rung can go on from it.
 RACED_SCHEMES = ("independent", "bagging")
-AUTO: Literal["auto"] = "auto"
 
 
 class Budget(Section):

@@ -8,7 +8,18 @@ from pydantic import Field, model_validator
 
 import pipeline.fusion.strategies
 from pipeline.params.family import Family
-from pipeline.params.fields import NAME, Count, Fraction, NotNegative, Positive, Samples, Section, Several, registered
+from pipeline.params.fields import (
+    AUTO,
+    NAME,
+    Count,
+    Fraction,
+    NotNegative,
+    Positive,
+    Samples,
+    Section,
+    Several,
+    registered,
+)
 from pipeline.params.flow import Flow
 from pipeline.params.gate import Gate
 from pipeline.params.racing import Budget, Racing, complaint
@@ -137,9 +148,6 @@ class Evaluation(Section):
     samples: Samples = 2000
     dims: Literal["auto", "all"] | Several = "auto"
     neighbours: Count = 3
-
-
-AUTO = "auto"
 
 
 class Fusion(Section):

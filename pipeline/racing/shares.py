@@ -3,8 +3,7 @@
 import math
 
 from pipeline.errors import ChorusError
-from pipeline.params import Budget, Params
-from pipeline.params.racing import AUTO
+from pipeline.params import AUTO, Budget, Params
 
 HALF = 0.5  # as in Jamieson and Talwalkar 2016, algorithm 1
 

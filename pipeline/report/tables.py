@@ -196,8 +196,8 @@ def recipe_in_words(recipe: Mapping[str, Any]) -> str:
             )
         case {"kind": "latents", "acceptance": share}:
             return (
-                f"Every image comes from this one, from a latent of which {share:.0%} are kept: those that a density "
-                "ratio, learnt by a small network, promises the more real images of."
+                f"Every image comes from this one, from a latent that a small network kept: it keeps {share:.0%}, the "
+                "likelier, the more real images than drawn ones look like what it expects of the latent."
             )
         case {"kind": "stack"}:
             return "Each image is what a trained combiner makes of these members' images, for one shared latent."

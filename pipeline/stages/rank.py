@@ -10,7 +10,7 @@ from pipeline.evaluation.frechet import Views, mean_distance
 from pipeline.evaluation.ruler import DECIDES
 from pipeline.files import read_json, tree_hash, write_json
 from pipeline.fusion.strategies._base import Candidate
-from pipeline.params.racing import AUTO
+from pipeline.params import AUTO
 from pipeline.project import Project
 from pipeline.racing.decide import Standing, halve, reason
 from pipeline.racing.prospects import Course, foretell

@@ -12,6 +12,8 @@ from pipeline.fusion.samplers import draw
 from pipeline.fusion.sights import outputs_of
 from pipeline.fusion.strategies._base import NotApplicableError, strategy
 from pipeline.fusion.strategies.latent_ratio import NAME, correlation
+from pipeline.models._base import build_generator
+from tests.fusion.factories import CONFIG, built
 from tests.fusion.test_ratio_strategy import looking, problem
 
 
@@ -57,6 +59,24 @@ def test_it_is_made_to_the_same_bits_again(made):
     assert again.recipe == fusion.recipe
     for name, value in again.companions["raters/latent_ratio"].network.state_dict().items():
         assert torch.equal(value, fusion.companions["raters/latent_ratio"].network.state_dict()[name])
+
+
+def test_a_pool_of_one_is_enough():
+    fusion = strategy(NAME)(looking(200, names=("a/r0/1",)))
+    assert fusion.recipe["source"] == {"kind": "candidate", "id": "a/r0/1"}
+
+
+def test_a_conditional_generator_is_rated_with_its_classes_and_can_be_asked_for_them():
+    given = looking(200)
+    config = replace(CONFIG, class_shares=(0.2, 0.3, 0.5))
+    asked = replace(given.material, generator=lambda name: built(build_generator, name, config))
+    fusion = strategy(NAME)(replace(given, material=asked))
+    assert fusion.companions["raters/latent_ratio"].config["inputs"] == config.latent + 3
+    sampler = sampler_of(replace(given, material=asked), fusion)
+    labels = torch.arange(12) % 3
+    images = draw(sampler, 12, seed=1, labels=labels)
+    assert torch.equal(images, draw(sampler, 12, seed=1, labels=labels))
+    assert not torch.equal(images, draw(sampler, 12, seed=1, labels=(labels + 1) % 3))
 
 
 def test_features_alone_have_no_latents():

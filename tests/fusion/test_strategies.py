@@ -51,8 +51,11 @@ def candidates_of(recipe):
     return {name for name in networks_of(recipe) if CANDIDATE_ID.fullmatch(name)}
 
 
-# Here the mixture is as near as the noise lets anything come, which `ratio` says.
-@pytest.mark.parametrize("name", [name for name in ALL if name != "ratio"])
+RATIOS = ("ratio", "latent_ratio")
+
+
+# Here the mixture is as near as the noise lets anything come, which ratios say: they have tests of their own.
+@pytest.mark.parametrize("name", [name for name in ALL if name not in RATIOS])
 def test_every_strategy_uses_known_candidates_and_weights_that_sum_to_one(name):
     given = problem()
     fusion = strategy(name)(given)
@@ -62,8 +65,8 @@ def test_every_strategy_uses_known_candidates_and_weights_that_sum_to_one(name):
     assert all(weight > 0 for weight in fusion.evidence["weights"].values())
 
 
-# `ratio` looks at images, which come from nowhere here: its own tests have a pool of one, too.
-@pytest.mark.parametrize("name", [name for name in ALL if name not in (*TRAINED, "ratio")])
+# The ratios' own tests have a pool of one, too.
+@pytest.mark.parametrize("name", [name for name in ALL if name not in (*TRAINED, *RATIOS)])
 def test_every_strategy_works_on_a_pool_of_one(name):
     one = Problem.of(problem().pool[:1], problem().real, SETTINGS, material=material(profiles=averages), rulers=RULERS)
     fusion = strategy(name)(one)

@@ -262,7 +262,15 @@ def race() -> dict[str, Any]:
         }
         for place, (family, best, gain, tflop, kimg) in enumerate(told, 1)
     ]
-    return {"schema": 1, "rung": 2, "after": 1, "decided_by": "rfd_selection", "failed": ["mlp"], "families": rows}
+    return {
+        "schema": 1,
+        "rung": 2,
+        "after": 1,
+        "decided_by": "rfd_selection",
+        "failed": ["mlp"],
+        "families": rows,
+        "foretold": [4.25, 3.75],
+    }
 
 
 def students() -> dict[str, Any]:

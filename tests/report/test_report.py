@@ -80,6 +80,9 @@ def test_page_says_what_the_files_say(page: str) -> None:
 
 def test_page_tells_the_race_and_is_silent_without_one(page: str) -> None:
     assert "The race for the budget" in page
+    assert "gains now: 4.25 if 1 goes on, 3.75 if 2 go on." in " ".join(page.split())
+    fixed = {name: value for name, value in facts().race[0].items() if name != "foretold"}
+    assert "foretold" not in render(dataclasses.replace(facts(), race=[fixed]))
     assert "Before rung 2" in page
     assert "without it the best mixture is farther away by 0.2, which is the least" in page
     assert '<th scope="row">mlp</th><td colspan="7">out</td><td class="text">no candidate in rung 1</td>' in page

@@ -73,7 +73,7 @@ def test_told_from_latents_it_is_nearer_too_and_costs_less(fused: Project) -> No
     assert whole["evidence"]["choose"] < found["evidence"]["choose"] < plain["evidence"]["choose"]
     assert found["evidence"]["cost"] < whole["evidence"]["cost"] / 3
     share = found["recipe"]["acceptance"]
-    assert f"from a latent of which {share:.0%} are kept" in tables.recipe_in_words(found["recipe"])
+    assert f"it keeps {share:.0%}, the likelier" in tables.recipe_in_words(found["recipe"])
     assert tables.shares(found["recipe"]) == [("gan/r0/000001024", 1.0)]
 
 

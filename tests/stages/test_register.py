@@ -57,7 +57,7 @@ def versions(project: Project) -> list[Any]:
 
 def test_tells_the_race_and_takes_members_from_their_last_rung(project: Project) -> None:
     root = project.root
-    race = "budget: {kimg: 8, families: 1}\nracing: {rungs: [{rung: 2, after: 1}]}\n"
+    race = "budget: {kimg: 8, families: 1}\nracing: {rungs: [{rung: 2, after: 1}], keep: 0.5}\n"
     (root / "params.yaml").write_text(PARAMS + race)
     table = {"schema": 1, "rung": 2, "after": 1, "decided_by": "rfd_selection", "failed": ["gone"], "families": []}
     write_json(root / "evaluation" / "race" / "rung2" / "table.json", table)
