@@ -82,6 +82,11 @@ def read_lines(source: str) -> list[dict[str, Any]]:
     return found
 
 
+def as_line(content: dict[str, Any]) -> str:
+    """Return a line of JSON with seven digits of every number that has a fraction: more would only take room."""
+    return json.dumps(json.loads(json.dumps(content), parse_float=lambda text: float(f"{float(text):.7g}"))) + "\n"
+
+
 class Workshop:
     """The folder in which a source's images and extractors lie, and in which projects come and go."""
 
@@ -330,7 +335,7 @@ def run(chosen: argparse.Namespace) -> None:
     results_file(chosen.source).parent.mkdir(exist_ok=True)
     if chosen.again:
         kept = [line for line in read_lines(chosen.source) if line["repetition"] not in chosen.again]
-        write_text(results_file(chosen.source), "".join(json.dumps(line) + "\n" for line in kept))
+        write_text(results_file(chosen.source), "".join(map(as_line, kept)))
     for repetition in range(chosen.repetitions):
         done = {line["way"] for line in of(repetition)}
         literal, students = repetition in chosen.literal, repetition in chosen.students
@@ -362,7 +367,7 @@ def run(chosen: argparse.Namespace) -> None:
             judge(shop, root)
             open_test(shop, root)
             with results_file(chosen.source).open("a") as file:
-                file.write("".join(json.dumps(line) + "\n" for line in lines_of(root, number, way, chosen.tflop)))
+                file.write("".join(map(as_line, lines_of(root, number, way, chosen.tflop))))
             print(f"repetition {number}, {way}: done", flush=True)
 
         at_once([lambda way=way: finish(way) for way in missing])
