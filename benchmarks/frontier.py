@@ -1,22 +1,29 @@
-"""What the density ratio gains for what it costs: distance by every extractor against draws per delivered image.
+"""What density ratios gain for what they cost: distance by every extractor against draws per delivered image.
 
-    python benchmarks/frontier.py --clone FOLDER [--samples 3000] [--picture docs/pictures/frontier.png]
+    python benchmarks/frontier.py --projects FOLDER… [--samples 3000] [--picture docs/pictures/frontier.png]
 
-FOLDER is a clone of the project in which `evaluate` has run for all families. For each acceptance rate the strategy
-`ratio` is fitted as the fuse stage does it, on its half of val; each row is measured on equally many fresh images
-against the gate split, by the extractors that decide and by the judges. The best member is the one nearest on val.
+Each FOLDER is a project in which all families are evaluated, and its races run, up to the fusion. For each acceptance
+rate the strategy `ratio` is fitted as the fuse stage does it, on its half of val, and so is `latent_ratio` for the rate
+of params.yaml; each row is measured on equally many fresh images against the gate split, by the extractors that decide
+and by the judges. The best member is the one nearest on val. Means over projects, with intervals of 95 % by Student's t
+where they are three or more. As many projects at once as there are cores.
 """
 
 import argparse
+import os
 import platform
 import tempfile
-import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
-from PIL import Image, ImageDraw
+from fusion_gain_table import FEWEST, interval
 
 from pipeline.compute import set_up
 from pipeline.evaluation import frechet, store
@@ -28,13 +35,15 @@ from pipeline.fusion.strategies._base import Fusion, NotApplicableError, Problem
 from pipeline.project import Project
 from pipeline.randomness import derive_seed
 from pipeline.recipes import load_sampler
-from pipeline.report.charts import colour
 from pipeline.stages._material import material_of
 from pipeline.stages._pool import halves_of_val, read_pool
 from pipeline.weights import save_companion
 
 RATES = (1 / 2, 1 / 3, 1 / 4, 1 / 8)
-WIDTH, HEIGHT, MARGIN = 520, 300, 46
+LATENT = "latent_ratio"
+BEST = "best member"
+
+Row = dict[str, Any]
 
 
 def fitted(clone: Path) -> tuple[Project, Problem]:
@@ -76,84 +85,113 @@ def measured(project: Project, sampler: Sampler, samples: int, seed: int) -> dic
     return found
 
 
-def rows_of(project: Project, problem: Problem, samples: int) -> list[dict[str, Any]]:
-    """Measure the best member, the weighted mixture, and the ratio at each acceptance rate."""
-    plans = [("best member", "best", 1.0), ("weighted mixture", "weighted", 1.0)]
+def rows_of(folder: Path, samples: int) -> list[Row]:
+    """Measure a project's best member, the weighted mixture, the ratio at each acceptance rate, and that of latents."""
+    project, problem = fitted(folder)
+    plans = [(BEST, "best", 1.0), ("weighted mixture", "weighted", 1.0)]
     plans += [(f"ratio, 1/{round(1 / rate)}", "ratio", rate) for rate in RATES]
-    rows: list[dict[str, Any]] = []
-    for row, (name, plan, rate) in enumerate(plans):
+    plans += [(LATENT, LATENT, problem.settings.min_acceptance)]
+    rows: list[Row] = []
+    for number, (name, plan, rate) in enumerate(plans):
         settings = problem.settings.model_copy(update={"min_acceptance": rate})
         try:
             fusion = strategy(plan)(replace(problem, settings=settings))
         except NotApplicableError as reason:
-            print(f"frontier  {name}: {reason}", flush=True)
+            print(f"frontier  {folder.name}  {name}: {reason}", flush=True)
             continue
-        with tempfile.TemporaryDirectory() as folder:
-            sampler = sampler_of(project, fusion, Path(folder))
-        draws = 1 / fusion.evidence.get("acceptance", 1.0)
-        distances = measured(project, sampler, samples, 1000 + row)
+        with tempfile.TemporaryDirectory() as made:
+            sampler = sampler_of(project, fusion, Path(made))
+        draws = 1 / fusion.evidence["acceptance"] if fusion.recipe["kind"] == "rejection" else 1.0
+        distances = measured(project, sampler, samples, 1000 + number)
         rows.append({"name": name, "draws": draws, "cost": sampler.cost, "distances": distances})
         shown = "  ".join(f"{key} {value:.3f}" for key, value in distances.items())
-        print(f"frontier  {name:<18}{shown}", flush=True)
+        print(f"frontier  {folder.name}  {name:<18}{shown}", flush=True)
     return rows
 
 
-def table(rows: list[dict[str, Any]]) -> str:
+def summed_up(projects: Sequence[list[Row]]) -> list[Row]:
+    """Return a row of each name: means, and the shares of the best member's distances with their intervals."""
+    by_name = [{row["name"]: row for row in rows} for rows in projects]
+    summary: list[Row] = []
+    for name in by_name[0]:
+        pairs = [(rows[name], rows[BEST]) for rows in by_name if name in rows]
+        row: Row = {"name": name, "of": len(pairs), "distances": {}, "shares": {}}
+        for key in ("draws", "cost"):
+            row[key] = fmean(mine[key] for mine, _ in pairs)
+        for ruler in pairs[0][0]["distances"]:
+            distances = [(mine["distances"][ruler], best["distances"][ruler]) for mine, best in pairs]
+            row["distances"][ruler] = fmean(mine for mine, _ in distances)
+            row["shares"][ruler] = interval([mine / best for mine, best in distances])
+        summary.append(row)
+    return summary
+
+
+def table(rows: list[Row]) -> str:
     """Return the rows as Markdown: each distance, and how much lower it is than the best member's."""
-    names, first = list(rows[0]["distances"]), rows[0]["distances"]
+    names = list(rows[0]["distances"])
     lines = [f"| | {' | '.join(names)} | draws | passes |", "|---|" + "---:|" * (len(names) + 2)]
     for row in rows:
-        cells = [f"{row['distances'][n]:.2f} ({row['distances'][n] / first[n] - 1:+.0%})" for n in names]
+        cells = []
+        for name in names:
+            share, half = row["shares"][name]
+            certain = f" ± {half * 100:.0f}" if row["of"] >= FEWEST else ""
+            cells.append(f"{row['distances'][name]:.2f} ({share - 1:+.0%}{certain})")
         lines.append(f"| {row['name']} | {' | '.join(cells)} | {row['draws']:.1f} | {row['cost']:.1f} |")
     return "\n".join(lines)
 
 
-def picture(rows: list[dict[str, Any]], judges: list[str], path: Path) -> None:
+def picture(rows: list[Row], judges: list[str], path: Path) -> None:
     """Draw each extractor's distance, as a share of the best member's, against draws per image; judges are thick."""
-    canvas = Image.new("RGB", (WIDTH, HEIGHT), "white")
-    pen, first = ImageDraw.Draw(canvas), rows[0]["distances"]
-    points = rows[1:]
-    most = max(row["draws"] for row in points)
-    top = max(1.0, *(row["distances"][n] / first[n] for row in points for n in first))
+    import matplotlib
 
-    def place(draws: float, share: float) -> tuple[float, float]:
-        across = (draws - 1) / max(most - 1, 1e-9) * (WIDTH - MARGIN - 170)
-        return MARGIN + across, HEIGHT - MARGIN - share / top * (HEIGHT - 2 * MARGIN)
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
 
-    for share in (0, 0.25, 0.5, 0.75, 1):
-        pen.line([place(1, share), place(most, share)], fill="#dddddd")
-        pen.text((8, place(1, share)[1] - 6), f"{share:.0%}", fill="#555555")
-    for row in points:
-        pen.text((place(row["draws"], 0)[0] - 8, HEIGHT - MARGIN + 6), f"{row['draws']:.1f}", fill="#555555")
-    pen.text((MARGIN, HEIGHT - 20), "draws per delivered image", fill="#555555")
-    pen.text((8, 8), "distance to real images, as a share of the best member's", fill="black")
-    below = 0.0
-    for name in sorted(first, key=lambda n: -points[-1]["distances"][n] / first[n]):
-        shade = colour(list(first).index(name)).replace(" ", ",")  # as Pillow reads it
-        line = [place(row["draws"], row["distances"][name] / first[name]) for row in points]
-        pen.line(line, fill=shade, width=3 if name in judges else 1)
-        kind = "judge" if name in judges else "decides"
-        below = max(line[-1][1] - 6, below + 12)
-        pen.text((line[-1][0] + 8, below), f"{name} ({kind})", fill=shade)
+    figure, axis = pyplot.subplots(figsize=(7.5, 4))
+    drawn = [row for row in rows if row["name"] not in (BEST, LATENT)]
+    latent = [row for row in rows if row["name"] == LATENT]
+    for name in rows[0]["distances"]:
+        judge = name in judges
+        shown = f"{name} ({'judge' if judge else 'decides'})"
+
+        def bars(some: list[Row], form: str, of: str = name, thick: bool = judge, **style: Any) -> Any:
+            shares, halves = zip(*(row["shares"][of] for row in some), strict=True)
+            certain = halves if min(row["of"] for row in some) >= FEWEST else None
+            line = axis.errorbar([row["draws"] for row in some], shares, certain, fmt=form, capsize=3, **style)
+            line[0].set_linewidth(2.5 if thick else 1)
+            return line[0].get_color()
+
+        colour = bars(drawn, "o-", markersize=4, label=shown)
+        if latent:
+            bars(latent, "D", color=colour, markersize=8, markerfacecolor="white")
+    if latent:
+        axis.plot([], [], "D", color="#555555", markerfacecolor="white", label=f"{LATENT}, of one draw")
+    axis.axhline(1, color="#555555", linewidth=0.8, linestyle=":")
+    axis.set(xlabel="draws per delivered image", ylabel="distance, of the best member's", ylim=(0, None))
+    axis.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0))
+    axis.grid(alpha=0.3)
+    axis.legend(loc="upper right", frameon=False, fontsize=9)
+    figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
-    canvas.save(path, optimize=True)
+    figure.savefig(path, dpi=110)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clone", type=Path, required=True)
+    parser.add_argument("--projects", type=Path, nargs="+", required=True)
     parser.add_argument("--samples", type=int, default=3000, help="that each row is measured by")
     parser.add_argument("--picture", type=Path)
     chosen = parser.parse_args()
-    began = time.process_time()
-    project, problem = fitted(chosen.clone)
-    rows = rows_of(project, problem, chosen.samples)
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=get_context("spawn")) as pool:
+        rows = summed_up(list(pool.map(partial(rows_of, samples=chosen.samples), chosen.projects)))
+    project = Project.load(chosen.projects[0])
     judges = store.read_reference(project.reference)["judges"]
     if chosen.picture:
-        named = [store.read_ruler(project.reference, name).name for name in judges]
-        picture(rows, named, chosen.picture)
-    print(f"\n{chosen.samples:,} images a row against gate; judges: {', '.join(judges)}")
-    print(f"{platform.machine()}, torch {torch.__version__}, {time.process_time() - began:.0f} s of one core\n")
+        picture(rows, [store.read_ruler(project.reference, name).name for name in judges], chosen.picture)
+    print(
+        f"\n{chosen.samples:,} images a row against gate; {len(chosen.projects)} projects; judges: {', '.join(judges)}"
+    )
+    print(f"{platform.machine()}, torch {torch.__version__}\n")
     print(table(rows))
 
 

@@ -51,12 +51,14 @@ def arms_of(lines: list[dict[str, Any]]) -> dict[str, Arm]:
                     arms[BEST][number] = line
             case (way, "member") if way == AUTO and line["chosen"]:
                 arms[f"{AUTO}: {BEST}"][number] = line
+            case (way, "member") if way == CASCADE:
+                arms[CASCADE if line["cost"] > 1 else f"{CASCADE}'s first network"][number] = line
             case (way, "strategy") if way in (ENSEMBLE, AUTO, MATCHED):
                 arms[f"{way}: {line['arm']}"][number] = line
                 if line["chosen"]:
                     arms[f"{way}: {CHOSEN}"][number] = line
-            case (way, "strategy"):
-                arms[{PLAIN: SINGLE, CASCADE: CASCADE}.get(way, f"{SINGLE}, {way}")][number] = line
+            case (way, "strategy") if way != CASCADE:  # whose best candidate can be its first network alone
+                arms[SINGLE if way == PLAIN else f"{SINGLE}, {way}"][number] = line
             case (_, "student"):
                 arms["student"][number] = line
             case (_, "control"):
