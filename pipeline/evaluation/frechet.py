@@ -4,7 +4,7 @@ Dowson and Landau, "The Fréchet distance between multivariate normal distributi
 """
 
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,17 @@ def beyond_rounding(values: Vector) -> NDArray[np.bool_]:
 
 
 class Moments(_Pair):
-    """Mean (d) and covariance (d×d) of a set of images, and the root that all that is compared with it shares."""
+    """Mean (d) and covariance (d×d) of a set of images, and the root that all that is compared with it shares.
+
+    images: how many, None where they are of no sample, such as those of a mixture.
+    """
+
+    images: int | None
+
+    def __new__(cls, mean: Vector, covariance: Matrix, images: int | None = None) -> Self:
+        made = super().__new__(cls, mean, covariance)
+        made.images = images
+        return made
 
     @cached_property
     def root(self) -> Matrix:
@@ -88,7 +98,7 @@ class Running:
             raise ChorusError(f"a Fréchet distance needs at least 2 images on each side, not {self.count}")
         if not np.isfinite(np.diagonal(self.scatter)).all():
             raise ChorusError("features hold NaN or infinite values: the extractor or the images it saw are broken")
-        return Moments(self.mean, self.scatter / (self.count - 1))
+        return Moments(self.mean, self.scatter / (self.count - 1), self.count)
 
     def _add(self, count: int, mean: Vector, scatter: Matrix) -> None:
         total, apart = self.count + count, mean - self.mean

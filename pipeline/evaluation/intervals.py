@@ -122,6 +122,20 @@ def _influences(
     return influences - influences.mean(), float(bias)
 
 
+def bias_of(fake: Moments, real: Moments) -> float:
+    """Return the bias that the number of generated images brings, told from the moments alone; 0 for no sample.
+
+    That of `_influences` for normal features, whose fourth moments follow from the second: with Var(yᵢyⱼ) =
+    sᵢ²sⱼ²(1 + δᵢⱼ) it is (tr Σ + ½ Σᵢⱼ sᵢsⱼ(1 + δᵢⱼ) / (sᵢ + sⱼ)) / N.
+    """
+    if fake.images is None:
+        return 0.0
+    values: Vector = np.linalg.eigvalsh(seen_through(real.root, fake.covariance)).astype(np.float64)
+    roots = np.sqrt(values[beyond_rounding(values)])
+    bends = (np.outer(roots, roots) / np.add.outer(roots, roots)).sum() + roots.sum() / 2
+    return float(np.trace(fake.covariance) + bends / 2) / fake.images
+
+
 def mean_of(estimates: Sequence[Estimate], spreads: Sequence[float]) -> Estimate:
     """Return the mean of distances of the same images by several rulers, each relative to its `spread`."""
     shares = [1 / (spread * len(estimates)) for spread in spreads]

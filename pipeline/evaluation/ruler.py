@@ -48,7 +48,8 @@ class Ruler:
         """Map the moments of features to those of what `project` makes of them, with no pass over images."""
         if self.mean is None or self.basis is None:
             return seen
-        return Moments((seen.mean - self.mean) @ self.basis, self.basis.T @ seen.covariance @ self.basis)
+        covariance = self.basis.T @ seen.covariance @ self.basis
+        return Moments((seen.mean - self.mean) @ self.basis, covariance, seen.images)
 
     def relative(self, features: np.ndarray) -> Matrix:
         """Map features N×D to float64 N×d in which real images have a total variance of 1.

@@ -129,7 +129,7 @@ def fit_gate(
     shares = shares / shares.sum()
     strength, held_out = _cross_fit(real, members, able, measured)
     problem = ExpertDistance.of(real, members, measured, shares)
-    plain = MeanDistance.of([member.views for member in members], real.views)
+    plain = MeanDistance.of([member.views for member in members], real.views, unbiased=True)
     weights = prune(plain.optimum().weights)
     own, optimum = problem.optimum()
     if strength is not None:
@@ -142,7 +142,7 @@ def fit_gate(
             table = np.where(joint.any(axis=1, keepdims=True), _rows_scaled(joint), table)
             fit = problem.distance(joint[problem.measured] / joint[problem.measured].sum())[0]
             return Gate(joint.sum(axis=1), table, weights, strength, held_out, blend, optimum, fit)
-    return Gate(shares, _spread(weights, able), weights, None, held_out, 0.0, optimum, plain(weights)[0])
+    return Gate(shares, _spread(weights, able), weights, None, held_out, 0.0, optimum, plain.value(weights))
 
 
 def _affordable(

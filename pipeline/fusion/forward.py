@@ -28,17 +28,21 @@ class Path:
 
 
 def forward_selection(
-    function: Callable[[Vector], tuple[float, Vector]], count: int, steps: int, value_of: Callable[[Vector], float]
+    function: Callable[[Vector], tuple[float, Vector]],
+    count: int,
+    steps: int,
+    value_of: Callable[[Vector], float],
+    bend: Vector | float = 0.0,
 ) -> Path:
     """Add one of `count` parts at a time to a uniform bag, always the one that makes `function` smallest.
 
-    function: maps weights on the simplex to (value, gradient), and is convex. value_of: maps them to the value alone,
-    which is all that an addition is compared by; the gradient is taken of what was added. A part can be added again, so
-    the bag approaches any weights. Returns the shortest of the best bags on the path of `steps` additions; of equal
-    parts the first is taken.
+    function: maps weights w on the simplex to (value, gradient), and is convex but for a term −Σ bendᵢwᵢ². value_of:
+    maps them to the value alone, which is all that an addition is compared by; the gradient is taken of what was added.
+    A part can be added again, so the bag approaches any weights. Returns the shortest of the best bags on the path of
+    `steps` additions; of equal parts the first is taken.
 
-    Not every addition is evaluated, and the choice is exact all the same: a convex function is nowhere below its
-    tangent, so an addition whose tangent is no lower than the best one found so far cannot be better.
+    Not every addition is evaluated, and the choice is exact all the same: a step s leads nowhere below the tangent by
+    more than Σ bendᵢsᵢ², so an addition for which that is no lower than the best one found so far cannot be better.
     """
     corners = np.eye(count)
     evaluations = count
@@ -47,6 +51,7 @@ def forward_selection(
     values, bag = [value], corners[first]
     for size in range(2, steps + 1):
         tangents = value + (gradient - gradient @ bag) / size
+        tangents = tangents - ((corners - bag) / size) ** 2 @ np.broadcast_to(bend, count)
         best = np.inf
         for part in promising(tangents):
             if tangents[part] >= best:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.evaluation.frechet import Matrix, Vector, Views, mean_distance
+from pipeline.evaluation.frechet import Matrix, Vector, Views
 from pipeline.evaluation.intervals import error_of
 from pipeline.evaluation.ruler import Real
 from pipeline.fusion.mixture import MeanDistance, mixed
@@ -63,7 +63,7 @@ def prune(parts: Sequence[Candidate], real: Real, often: float, always: int) -> 
 def best_weights(parts: Sequence[Candidate], left: Sequence[int], real: Views) -> Vector:
     """Return the weights of the nearest mixture of the parts that are left, 0 for the others."""
     weights = np.zeros(len(parts))
-    distance = MeanDistance.of([parts[i].views for i in left], real)
+    distance = MeanDistance.of([parts[i].views for i in left], real, unbiased=True)
     weights[list(left)] = minimise(distance, len(left), tolerance=PRECISION).weights
     return weights
 
@@ -94,10 +94,12 @@ def measured(
     quadratic form says, `pipeline.fusion.tilt.potential`, and by that of a real image as the one with the sides
     exchanged.
     """
-    views = mixed([part.views for part in parts], weights)
+    seen_of = [part.views for part in parts]
+    views = mixed(seen_of, weights)
     form = potential(views, real.views)
     generated = {i: weights[i] * form(seen) for i, seen in features.items()}
-    return Measured(mean_distance(views, real.views), potential(real.views, views)(real.features), generated)
+    distance = MeanDistance.of(seen_of, real.views, unbiased=True).value(weights)
+    return Measured(distance, potential(real.views, views)(real.features), generated)
 
 
 def noise(one: Measured, other: Measured) -> float:

@@ -69,8 +69,9 @@ def by_rank(problem: Problem) -> Verdicts:
 
 def by_forward_selection(problem: Problem) -> Verdicts:
     """Keep those that greedy forward selection on the mixture's distance adds at least once."""
-    distance = MeanDistance.of([c.views for c in problem.pool], problem.real.views)
-    picks = forward_selection(distance, len(problem.pool), problem.settings.greedy_steps, distance.value).picks
+    distance = MeanDistance.of([c.views for c in problem.pool], problem.real.views, unbiased=True)
+    steps = problem.settings.greedy_steps
+    picks = forward_selection(distance, len(problem.pool), steps, distance.value, distance.bias).picks
     times = {c.id: picks.count(place) for place, c in enumerate(problem.pool)}
     return {name: (often > 0, f"added {often} of {len(picks)} times") for name, often in times.items()}
 

@@ -48,5 +48,5 @@ def compare(
 
 def distance_on(parts: Sequence[Views], fit: Views, choose: Views) -> float:
     """Return the Fréchet distance from `choose` of the mixture that is nearest to `fit`."""
-    weights = minimise(MeanDistance.of(parts, fit), len(parts), tolerance=PRECISION).weights
-    return MeanDistance.of(parts, choose)(weights)[0]
+    weights = minimise(MeanDistance.of(parts, fit, unbiased=True), len(parts), tolerance=PRECISION).weights
+    return MeanDistance.of(parts, choose, unbiased=True).value(weights)

@@ -63,7 +63,7 @@ def halve(pool: Mapping[str, Sequence[Views]], real: Views, keep: int) -> list[S
 def marginal_gains(pool: Mapping[str, Sequence[Views]], real: Views) -> dict[str, float | None]:
     """Return how much each family brings the best mixture nearer: D(best without it) − D(best of all).
 
-    Gains below `TOLERANCE` of the distance are 0; a family that is alone has None.
+    Gains below `TOLERANCE` of the distance, or below what weights are found to, are 0; a family that is alone has None.
     """
     if len(pool) == 1:
         return dict.fromkeys(pool)
@@ -71,10 +71,10 @@ def marginal_gains(pool: Mapping[str, Sequence[Views]], real: Views) -> dict[str
     found: dict[str, float | None] = {}
     for family in pool:
         rest = best_distance([own for name in pool if name != family for own in pool[name]], real)
-        found[family] = rest - whole if rest - whole > TOLERANCE * abs(whole) else 0.0
+        found[family] = rest - whole if rest - whole > max(TOLERANCE * abs(whole), PRECISION) else 0.0
     return found
 
 
 def best_distance(parts: Sequence[Views], real: Views) -> float:
     """Return the Fréchet distance of the best mixture of `parts`."""
-    return minimise(MeanDistance.of(parts, real), len(parts), tolerance=PRECISION).value
+    return minimise(MeanDistance.of(parts, real, unbiased=True), len(parts), tolerance=PRECISION).value

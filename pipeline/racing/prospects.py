@@ -60,7 +60,8 @@ def foretell(
     found = []
     for count in range(1, len(order) + 1):
         staying = [(family, views) for family in order[:count] for views in pool[family]]
-        mixture = minimise(MeanDistance.of([views for _, views in staying], real), len(staying), tolerance=PRECISION)
+        distance = MeanDistance.of([views for _, views in staying], real, unbiased=True)
+        mixture = minimise(distance, len(staying), tolerance=PRECISION)
         shrinks = {family: courses[family].shrinks(images(family, count)) for family in order[:count]}
         parts = zip(mixture.weights, staying, strict=True)
         found.append(mixture.value * sum(float(weight) * shrinks[family] for weight, (family, _) in parts))

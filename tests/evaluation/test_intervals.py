@@ -9,7 +9,7 @@ from pipeline.errors import ChorusError
 from pipeline.evaluation import frechet
 from pipeline.evaluation.features import Features
 from pipeline.evaluation.frechet import Moments
-from pipeline.evaluation.intervals import Estimate, difference, enough, estimate, interval, mean_of
+from pipeline.evaluation.intervals import Estimate, bias_of, difference, enough, estimate, interval, mean_of
 from pipeline.evaluation.ruler import Ruler, fit_ruler
 
 WHOLE = Ruler("x", None, "fd_x", spread=1.0)
@@ -188,3 +188,21 @@ def test_arms_of_other_real_images_make_no_pairs() -> None:
     one, other = (estimate(rectified(90, 1), rectified(n, 2), WHOLE) for n in (100, 120))
     with pytest.raises(ChorusError, match="100 and 120 real images make no pairs"):
         difference(one, other)
+
+
+@pytest.mark.parametrize("size", [0.0, 0.3])
+def test_the_bias_of_generated_images_is_told_by_their_moments_alone(size: float) -> None:
+    random, real = np.random.default_rng(3), Gaussian(0).moments
+    drawn = [frechet.moments(Gaussian(size).draw(200, random).values) for _ in range(400)]
+    excess = np.array([frechet.distance(one, real) for one in drawn]) - true_distance(size)
+    assert np.mean([bias_of(one, real) for one in drawn]) == pytest.approx(excess.mean(), rel=0.1)
+
+
+def test_images_and_their_moments_tell_the_same_bias() -> None:
+    random = np.random.default_rng(4)
+    fake, real = Gaussian(0.2).draw(4000, random), Gaussian(0).draw(10**6, random)  # the real side's is next to none
+    assert bias_of(fake.moments, real.moments) == pytest.approx(estimate(fake, real, WHOLE).bias, rel=0.05)
+
+
+def test_what_is_no_sample_has_no_bias() -> None:
+    assert bias_of(Gaussian(0.2).moments, Gaussian(0).moments) == 0

@@ -67,3 +67,18 @@ def test_a_third_and_two_thirds_are_found_exactly():
     path = selected(lambda w: (float((w - target) @ (w - target)), 2 * (w - target)), 2, 50)
     assert path.picks == (1, 0, 1)
     assert path.value == pytest.approx(0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 6))
+def test_the_path_is_the_same_where_the_function_bends_down(seed, count):
+    convex, bend = quadratic(seed, count), np.random.default_rng(seed).uniform(0, 3, size=count)
+
+    def function(w):
+        value, gradient = convex(w)
+        return value - float(w**2 @ bend), gradient - 2 * w * bend
+
+    path = forward_selection(function, count, 15, lambda w: function(w)[0], bend)
+    picks, value = literally(function, count, 15)
+    assert path.value == pytest.approx(value, abs=2e-7)
+    assert list(path.picks) == picks[: len(path.picks)]

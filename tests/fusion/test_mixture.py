@@ -125,3 +125,42 @@ def test_several_extractors_count_the_same():
     assert value == pytest.approx((a + b) / 2)
     assert gradient == pytest.approx((ga + gb) / 2)
     assert both.optimum().value <= value
+
+
+def test_without_bias_half_of_each_of_two_samples_of_one_distribution_gains_nothing():
+    rng, real = np.random.default_rng(0), frechet.moments(np.random.default_rng(1).normal(size=(4000, 16)))
+    gains = {False: [], True: []}
+    for _ in range(50):
+        parts = [frechet.moments(rng.normal(size=(300, 16)) + 0.1) for _ in range(2)]
+        for unbiased, found in gains.items():
+            distance = MixtureDistance.of(parts, real, unbiased=unbiased)
+            one, other, both = (distance.value(np.array(w)) for w in ([1, 0], [0, 1], [0.5, 0.5]))
+            found.append((one + other) / 2 - both)
+    mean, error = (f(gains[True]) for f in (np.mean, lambda x: np.std(x) / len(x) ** 0.5))
+    assert abs(mean) < 3 * error
+    assert np.mean(gains[False]) > 20 * error
+
+
+def test_without_bias_the_weights_do_not_spread_over_parts_that_add_nothing():
+    """Six parts with one fault in growing size: the first alone is the nearest."""
+    rng, real = np.random.default_rng(0), (frechet.moments(np.random.default_rng(1).normal(size=(5000, 64))),)
+    fault = np.eye(64)[0]
+    parts = [(frechet.moments(rng.normal(size=(2000, 64)) + 0.5 * (1 + 0.3 * i) * fault),) for i in range(6)]
+    spread, kept = (MeanDistance.of(parts, real, unbiased=unbiased).optimum() for unbiased in (False, True))
+    assert spread.weights[0] < 0.6
+    assert kept.weights[0] > 0.9
+    assert kept.gap <= 1e-7
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000))
+def test_the_gradient_without_bias_equals_finite_differences(seed):
+    samples, real = problem(seed, n=30)
+    distance = MeanDistance.of([(frechet.moments(s),) for s in samples], (real,), unbiased=True)
+    weights = np.random.default_rng(seed).dirichlet(np.ones(3) * 3)
+    value, gradient = distance(weights)
+    assert value == pytest.approx(distance.value(weights))
+    assert distance.bias.min() > 0
+    direction, step = np.array([1.0, -0.5, -0.5]), 1e-5
+    slope = (distance.value(weights + step * direction) - distance.value(weights - step * direction)) / (2 * step)
+    assert gradient @ direction == pytest.approx(slope, rel=1e-4, abs=1e-5)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.evaluation.frechet import Moments
+from pipeline.evaluation.frechet import Moments, moments
 from pipeline.racing.branches import compare, distance_on
 
 REAL = (Moments(np.zeros(2), np.eye(2)),)
@@ -38,3 +38,13 @@ def test_the_other_families_continue_plainly_in_both_mixtures() -> None:
 def test_weights_are_found_on_one_half_and_measured_on_the_other() -> None:
     fit, choose = at(1, 0), at(-1, 0)
     assert distance_on([at(1, 0), at(-1, 0)], fit, choose) == pytest.approx(4, rel=1e-2)
+
+
+def test_siblings_that_are_only_more_images_of_the_same_are_not_always_kept() -> None:
+    random, kept = np.random.default_rng(0), []
+    for _ in range(30):
+        real = [(moments(random.normal(size=(300, 12))),) for _ in range(2)]
+        plain, *siblings = [(moments(random.normal(size=(400, 12)) + 0.1),) for _ in range(5)]
+        (found,) = compare([], {"a": [plain]}, {"a": siblings}, *real)
+        kept.append(found.kept)
+    assert 8 <= sum(kept) <= 22

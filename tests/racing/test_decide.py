@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from pipeline.evaluation.frechet import Moments, mean_distance
+from pipeline.evaluation.frechet import Moments, mean_distance, moments
+from pipeline.fusion.mixture import MeanDistance
 from pipeline.racing.decide import Standing, best_distance, halve, marginal_gains
 
 REAL = (Moments(np.zeros(2), np.eye(2)),)
@@ -77,3 +78,15 @@ def test_what_one_extractor_overlooks_another_sees() -> None:
     first = {"clean": [clean[:1]], "noisy": [noisy[:1]]}
     assert [s.family for s in halve(first, REAL, keep=1) if s.goes_on] == ["noisy"]
     assert [s.family for s in halve({"clean": [clean], "noisy": [noisy]}, real, keep=1) if s.goes_on] == ["clean"]
+
+
+def test_families_alike_gain_little_by_their_number() -> None:
+    random = np.random.default_rng(0)
+    real = (moments(random.normal(size=(5000, 24))),)
+    gains, seeming = [], []
+    for _ in range(20):
+        parts = [(moments(random.normal(size=(600, 24)) + 0.1),) for _ in range(3)]
+        gains.append(best_distance(parts[:1], real) - best_distance(parts, real))
+        seeming.append(mean_distance(parts[0], real) - MeanDistance.of(parts, real).optimum().value)
+    # What is left is that the nearest by chance is taken.
+    assert np.mean(gains) < 0.3 * np.mean(seeming)

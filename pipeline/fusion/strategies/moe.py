@@ -110,7 +110,7 @@ def group(problem: Problem) -> Grouping:
 
 def experts_among(pool: list[Candidate], problem: Problem) -> list[Candidate]:
     """Return each member's nearest snapshot, and whatever else has a part in the best mixture without groups."""
-    weights = MeanDistance.of([candidate.views for candidate in pool], problem.real.views).optimum().weights
+    weights = MeanDistance.of([c.views for c in pool], problem.real.views, unbiased=True).optimum().weights
     nearest = {candidate.id for candidate in problem.best_of_each_member()}
     return [c for c, weight in zip(pool, weights, strict=True) if weight > 1e-3 or c.id in nearest]
 

@@ -10,5 +10,6 @@ from pipeline.fusion.strategies._base import Fusion, Problem, combine, register,
 def uniform(problem: Problem) -> Fusion:
     members = problem.best_of_each_member()
     weights = uniform_weights(members)
-    fit, _ = MeanDistance.of([c.views for c in members], problem.real.views)(np.array(list(weights.values())))
+    distance = MeanDistance.of([c.views for c in members], problem.real.views, unbiased=True)
+    fit = distance.value(np.array(list(weights.values())))
     return Fusion(combine("mixture", weights), {"weights": weights, "fit": fit})

@@ -15,7 +15,7 @@ def weighted(problem: Problem) -> Fusion:
 def fitted(problem: Problem) -> Fusion:
     """Fit it anew; other strategies start from it, too."""
     parts, real = [candidate.views for candidate in problem.pool], problem.real
-    distance = MeanDistance.of(parts, real.views)
+    distance = MeanDistance.of(parts, real.views, unbiased=True)
     optimum = distance.optimum()
     sides = [distance.against(real.take(outside).views) for _, outside in divisions(len(real), problem.seed)]
     # Each division comes both ways, one after the other.
