@@ -81,13 +81,11 @@ class Running:
             return
         values = np.asarray(batch, dtype=np.float64)
         mean = values.mean(axis=0)
-        centred = values - mean
-        self._add(len(values), mean, centred.T @ centred)
-
-    def merge(self, other: "Running") -> None:
-        """Add all samples of another one."""
-        if other.count:
-            self._add(other.count, other.mean, other.scatter)
+        centred, apart = values - mean, mean - self.mean
+        total = self.count + len(values)
+        self.scatter = self.scatter + centred.T @ centred + np.outer(apart, apart) * (self.count * len(values) / total)
+        self.mean = self.mean + apart * (len(values) / total)
+        self.count = total
 
     def moments(self) -> Moments:
         """Return the mean and the unbiased covariance (divisor N - 1).
@@ -99,12 +97,6 @@ class Running:
         if not np.isfinite(np.diagonal(self.scatter)).all():
             raise ChorusError("features hold NaN or infinite values: the extractor or the images it saw are broken")
         return Moments(self.mean, self.scatter / (self.count - 1), self.count)
-
-    def _add(self, count: int, mean: Vector, scatter: Matrix) -> None:
-        total, apart = self.count + count, mean - self.mean
-        self.scatter = self.scatter + scatter + np.outer(apart, apart) * (self.count * count / total)
-        self.mean = self.mean + apart * (count / total)
-        self.count = total
 
 
 def moments(x: np.ndarray) -> Moments:

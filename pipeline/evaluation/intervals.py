@@ -20,7 +20,7 @@ from pipeline.evaluation.ruler import Ruler
 
 IMAGES_A_DIMENSION = 5  # with fewer, terms beyond the second order outweigh what the distance differs by
 CONFIDENCE = 0.95
-QUANTILE = 1.959964  # of the normal distribution at that confidence, two-sided
+QUANTILE = 1.959963984540054  # of the normal distribution at that confidence, two-sided
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import binomtest
 
-CONFIDENCE = 0.95
-NORMAL_QUANTILE = 1.959963984540054  # of the normal distribution, at (1 + CONFIDENCE) / 2
+from pipeline.evaluation.intervals import CONFIDENCE, QUANTILE
 
 
 @dataclass(frozen=True)
@@ -57,5 +56,5 @@ def gain(before: np.ndarray, after: np.ndarray) -> dict[str, float]:
     n, won, lost = len(before), int((after & ~before).sum()), int((before & ~after).sum())
     centre = (won - lost) / (n + 2)
     spread = math.sqrt((won + lost + 1 - (won - lost) ** 2 / (n + 2)) / (n + 2) ** 2)
-    low, high = centre - NORMAL_QUANTILE * spread, centre + NORMAL_QUANTILE * spread
+    low, high = centre - QUANTILE * spread, centre + QUANTILE * spread
     return {"share": (won - lost) / n, "low": max(low, -1.0), "high": min(high, 1.0)}

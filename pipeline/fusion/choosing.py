@@ -31,7 +31,8 @@ def why_not(student: Arm, fused: Arm, tolerance: float | None) -> str | None:
     if student.classes < fused.classes:
         return "it cannot be asked for classes, and the fused sampler can"
     if student.distance > (1 + tolerance) * fused.distance:
-        return f"it is {student.distance / fused.distance - 1:.0%} farther away, and {tolerance:.0%} is allowed"
+        farther = f"{student.distance / fused.distance - 1:.0%} farther away" if fused.distance else "farther away"
+        return f"it is {farther}, and {tolerance:.0%} is allowed"
     if student.distance >= fused.distance and student.size >= fused.size and student.passes >= fused.passes:
         return "it is neither nearer nor smaller, and takes no fewer passes"
     return None

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pipeline.evaluation.networks import to_float
 from pipeline.fusion.samplers import BLOCK
 
 RULES = ("average", "vote")
@@ -109,7 +110,7 @@ class FusedCritic(nn.Module):
         """
         found = [torch.zeros(0)]
         for batch in images.split(BLOCK):
-            shown = batch.to(self.slopes.device).float() / 127.5 - 1
+            shown = to_float(batch.to(self.slopes.device))
             found.append((self(shown).sigmoid() if rule == "average" else self.ranks(shown)).cpu())
         return torch.cat(found)
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from pipeline.evaluation.frechet import Matrix, Vector, distance
 from pipeline.evaluation.ruler import Real, Ruler
+from pipeline.fusion.folds import leave_one_out
 from pipeline.fusion.kinds import Loader, build_sampler
 from pipeline.fusion.sights import Sight, Whole, see, sights_of
 from pipeline.fusion.strategies._base import Fusion, Material, NotApplicableError, Problem
@@ -140,13 +141,8 @@ def _folds(generated: Part, real: Real, order: np.random.Generator) -> list[Fold
     parts = [np.array_split(order.permutation(count), FOLDS) for count in counts]
     return [
         Fold(generated.take(fit), generated.take(check), *map(real.take, real_rows))
-        for (fit, check), real_rows in zip(*map(_leave_one_out, parts), strict=True)
+        for (fit, check), real_rows in zip(*map(leave_one_out, parts), strict=True)
     ]
-
-
-def _leave_one_out(parts: list[NDArray[np.int64]]) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Return for each part the rows of all others, and its own."""
-    return [(np.concatenate(parts[:i] + parts[i + 1 :]), own) for i, own in enumerate(parts)]
 
 
 def _fitted(fit: Part, real: Real, strength: float, least: float) -> Form:

@@ -163,8 +163,8 @@ def _affordable(
     return mixed(high), high
 
 
-def _spread(weights: Vector, able: Mask) -> Matrix:
-    """Return the plain weights as a table: in each row among those that are able, equal ones where these have none."""
+def _spread(weights: Vector | Matrix, able: Mask) -> Matrix:
+    """Return weights, M or K×M, as a table: in each row among those that are able, equal ones where these have none."""
     table = weights * able
     table = np.where(table.any(axis=1, keepdims=True), table, able)
     return _rows_scaled(table)
@@ -176,8 +176,8 @@ def _rows_scaled(table: Matrix) -> Matrix:
 
 
 def _measured_part(table: Matrix, measured: Mask) -> Matrix:
-    """Return the table with its weights on measured cells alone."""
-    return _rows_scaled(table * measured)
+    """Return the table with its weights on measured cells alone; equal ones in a row that has none there."""
+    return _spread(table, measured)
 
 
 def _shrunk(own: Matrix, plain: Matrix, strength: float) -> Matrix:

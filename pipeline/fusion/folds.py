@@ -17,5 +17,9 @@ def folds(images: int, wanted: int, seed: int) -> list[tuple[Rows, Rows]]:
     if count < 2:
         return []
     order = np.random.default_rng(derive_seed(seed, "folds")).permutation(images)
-    parts = np.array_split(order, count)
-    return [(np.concatenate(parts[:i] + parts[i + 1 :]), part) for i, part in enumerate(parts)]
+    return leave_one_out(np.array_split(order, count))
+
+
+def leave_one_out(parts: list[Rows]) -> list[tuple[Rows, Rows]]:
+    """Return for each part the rows of all others, and its own."""
+    return [(np.concatenate(parts[:i] + parts[i + 1 :]), own) for i, own in enumerate(parts)]

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pipeline.evaluation.networks import to_float
 from pipeline.fusion.critic import Logits, Reading, read_logits
 from pipeline.fusion.samplers import BLOCK, CandidateSampler, MixtureSampler, draw
 from pipeline.fusion.strategies._base import NotApplicableError, Problem
@@ -51,5 +52,5 @@ def members_images(problem: Problem, n: int, purpose: str) -> Tensor:
 def logits_of(critic: nn.Module, images: Tensor) -> Logits:
     """Return a discriminator's logits for uint8 N×C×H×W images of any class, float64."""
     device = next(critic.parameters()).device
-    batches = (critic(batch.to(device).float() / 127.5 - 1) for batch in images.split(BLOCK))
+    batches = (critic(to_float(batch.to(device))) for batch in images.split(BLOCK))
     return torch.cat([logits.double().cpu() for logits in batches]).numpy()

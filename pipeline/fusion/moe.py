@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from pipeline.errors import ChorusError
 from pipeline.evaluation.networks import to_float
-from pipeline.fusion.samplers import BLOCK, Sampler, choices, indexed, passes_of, to_uint8
-from pipeline.randomness import derive_seed, generator
+from pipeline.fusion.samplers import Sampler, choices, in_blocks, passes_of, to_uint8, uniform
+from pipeline.randomness import derive_seed
 
 RAREST = 0.01  # share of a part's images that a group has to hold for it to be looked for among them
 TRIES = 2000  # of an image; a group of that share is missed by all of them once in 5·10⁸ times
@@ -132,7 +132,7 @@ class MoeSampler(Sampler):
             weights = self.tries.expand(len(left), -1) if wanted is None else self.tries_for[wanted]
             experts = drawn(rows[left], weights, stream, "expert")
             batch = self.by_parts(rows[left], experts, stream)
-            groups = self.router(batch).cpu()
+            groups = in_blocks(self.router, batch).cpu()
             if wanted is None:
                 taken = uniform(rows[left], stream, "accept") < self.accepted[groups, experts]
             else:
@@ -146,13 +146,6 @@ class MoeSampler(Sampler):
             f"{TRIES} tries gave no image of the group that is wanted: the members draw others than when they were "
             "fused; run `dvc repro fuse`"
         )
-
-
-def uniform(rows: Tensor, seed: int, purpose: str) -> Tensor:
-    """Return B numbers uniform on [0, 1), float64; row i's depends on (seed, i) and `purpose` alone."""
-    return indexed(
-        rows, lambda block: torch.rand(BLOCK, generator=generator(seed, purpose, block), dtype=torch.float64)
-    )
 
 
 def drawn(rows: Tensor, weights: Tensor, seed: int, purpose: str) -> Tensor:

@@ -6,8 +6,8 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from pipeline.fusion.samplers import BLOCK, Sampler, indexed, passes_of
-from pipeline.randomness import derive_seed, generator
+from pipeline.fusion.samplers import Sampler, in_blocks, passes_of, uniform
+from pipeline.randomness import derive_seed
 
 
 class RejectionSampler(Sampler):
@@ -57,8 +57,8 @@ def first_kept(
     for attempt in range(tries):
         stream = derive_seed(seed, "try", attempt)
         drawn = draw(rows[left], stream, None if labels is None else labels[left])
-        rated = rate(drawn).double().cpu()
-        accepted = _uniform(rows[left], stream).log() < rated
+        rated = in_blocks(rate, drawn).double().cpu()
+        accepted = uniform(rows[left], stream, "accept").log() < rated
         # What is rejected for good leaves the best that was seen.
         kept = accepted | (rated > best[left])
         if attempt == 0:
@@ -70,10 +70,3 @@ def first_kept(
         if not len(left):
             break
     return found
-
-
-def _uniform(rows: Tensor, seed: int) -> Tensor:
-    """Return B float64 uniform in [0, 1); row i depends on (seed, i) alone."""
-    return indexed(
-        rows, lambda block: torch.rand(BLOCK, generator=generator(seed, "accept", block), dtype=torch.float64)
-    )

@@ -85,6 +85,15 @@ def draw(sampler: Sampler, n: int, *, seed: int, labels: Tensor | None = None) -
     return torch.cat(list(sampler.sample(n, seed=seed, labels=labels)))
 
 
+def in_blocks(network: Callable[..., Tensor], rows: Tensor, *others: Tensor | None) -> Tensor:
+    """Return what a network makes of B rows, `BLOCK` at a time: a sampler may look at many more than it delivers.
+
+    others: further arguments, B rows each, or None.
+    """
+    pieces = [[None] * -(-len(rows) // BLOCK) if other is None else other.split(BLOCK) for other in others]
+    return torch.cat([network(*block) for block in zip(rows.split(BLOCK), *pieces, strict=True)])
+
+
 @torch.inference_mode()
 def passes_of(network: Callable[[Tensor], Any], source: Sampler) -> float:
     """Return what a network's pass on an image costs, by operations, in units of a pass of the generator it is from."""
@@ -105,6 +114,15 @@ def indexed(rows: Tensor, draw_block: Callable[[int], Tensor]) -> Tensor:
 def latents(rows: Tensor, length: int, seed: int) -> Tensor:
     """Return standard normal B×`length`; row i depends on (seed, i) and `length` alone."""
     return indexed(rows, lambda block: torch.randn(BLOCK, length, generator=generator(seed, "latent", block)))
+
+
+def uniform(rows: Tensor, seed: int, purpose: str) -> Tensor:
+    """Return B numbers uniform on [0, 1), float64; row i's depends on (seed, i) and `purpose` alone."""
+
+    def draw_block(block: int) -> Tensor:
+        return torch.rand(BLOCK, generator=generator(seed, purpose, block), dtype=torch.float64)
+
+    return indexed(rows, draw_block)
 
 
 def choices(rows: Tensor, weights: Sequence[float] | Tensor, seed: int, purpose: str) -> Tensor:
@@ -240,6 +258,7 @@ class VoteSampler(Sampler):
         repeated = None if labels is None else labels.repeat_interleave(self.draws)
         images = self.source.at(drawn, seed, repeated)
         y = None if repeated is None else repeated.to(images.device)
-        outputs = torch.stack([critic(images, y).float().view(len(rows), self.draws) for critic in self.critics])
+        outputs = torch.stack([in_blocks(critic, images, y).float().view(len(rows), -1) for critic in self.critics])
+        outputs = outputs.nan_to_num(nan=-torch.inf)  # a sort would put it above everything
         best = outputs.argsort(2).argsort(2).float().mean(0).argmax(1)
         return images[torch.arange(len(rows), device=images.device) * self.draws + best]

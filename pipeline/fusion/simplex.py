@@ -201,6 +201,9 @@ def gap_at(weights: Vector, gradient: Vector, blocks: Blocks | None = None) -> f
 
 
 def prune(weights: Vector, below: float = 1e-3) -> Vector:
-    """Set weights under `below` to zero and scale the rest to sum to 1, so that no silent part is carried."""
-    kept = np.where(weights < below, 0.0, weights)
+    """Set weights under `below` to zero and scale the rest to sum to 1, so that no silent part is carried.
+
+    Where there are so many that hardly any reaches it, half of the largest weight takes its place.
+    """
+    kept = np.where(weights < min(below, weights.max() / 2), 0.0, weights)
     return kept / kept.sum()

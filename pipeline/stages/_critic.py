@@ -3,6 +3,7 @@
 import numpy as np
 
 from pipeline.data.dataset import load_split
+from pipeline.errors import ChorusError, PassingError
 from pipeline.files import copy_snapshot, write_json
 from pipeline.fusion.critic import RULES, FusedCritic, areas_of
 from pipeline.fusion.judging import MOST, fit_readings, members_images
@@ -22,7 +23,12 @@ def write_critic(project: Project, problem: Problem) -> None:
     """
     try:
         readings = fit_readings(problem)
-    except NotApplicableError as reason:
+        _, rows = rows_of_halves(project, len(load_split(project.prepared, "val")))
+        real, _ = images_of(project, "val", np.sort(rows)[:MOST])
+        generated = members_images(problem, len(real), "critic rule")
+    except PassingError:
+        raise
+    except (NotApplicableError, ChorusError) as reason:
         print(f"fuse  {'critic':<18}{reason}", flush=True)
         return
     folder = project.fused / "critic"
@@ -32,9 +38,7 @@ def write_critic(project: Project, problem: Problem) -> None:
     device = problem.material.device
     networks = [load_discriminator(folder / "members" / name, device) for name in readings]
     critic = FusedCritic(networks, list(readings.values())).to(device).eval()
-    _, rows = rows_of_halves(project, len(load_split(project.prepared, "val")))
-    real, _ = images_of(project, "val", np.sort(rows)[:MOST])
-    areas = areas_of(critic, real, members_images(problem, len(real), "critic rule"))
+    areas = areas_of(critic, real, generated)
     rule = max(RULES, key=lambda name: areas[name])
     critics = [{"id": name, **reading.to_json()} for name, reading in readings.items()]
     write_json(folder / CRITIC, {"schema": SCHEMA, "rule": rule, "auc": areas, "critics": critics})

@@ -59,7 +59,8 @@ def why_not(sampler: Sampler, manifest: dict[str, Any]) -> str | None:
     if not sampler.classes:
         return "it is conditional, and the fused sampler knows no classes to learn from"
     counts = manifest["class_counts"]["train"]
-    if wanted := [manifest["classes"][label] for label in sampler.lacking if counts[label]]:
+    lacking = [*sampler.lacking, *range(sampler.classes, len(counts))]
+    if wanted := [manifest["classes"][label] for label in lacking if counts[label]]:
         return f"it is conditional, and no member of the fused sampler draws {', '.join(wanted)}"
     return None
 

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from pipeline.compute import Runtime, set_up
-from pipeline.errors import ChorusError
+from pipeline.errors import ChorusError, PassingError
 from pipeline.evaluation import store
 from pipeline.evaluation.ruler import DECIDES
 from pipeline.files import copy_snapshot, write_json
@@ -109,14 +109,16 @@ def try_strategy(
     """
     try:
         fusion = strategy(name)(problem)
-    except NotApplicableError as reason:
-        return {"name": name, "skipped": str(reason)}, None
-    write_networks(project, fusion)
-    try:
+        write_networks(project, fusion)
         sampler = load_sampler(fusion.recipe, project.snapshot, runtime.device)
         images = draw(sampler, project.params.evaluation.samples, seed=derive_seed(project.params.seed, "fuse", name))
+    except NotApplicableError as reason:
+        return {"name": name, "skipped": str(reason)}, None
+    except PassingError:
+        raise
     except ChorusError as fault:
-        # Averaged weights may put out what is no number; that is no reason to end what the others do.
+        # One latent in many may give what is no number, and averaged weights may put out nothing else: that is no
+        # reason to end what the others do.
         return {"name": name, "skipped": f"it draws no images: {fault}"}, None
     score = scorer.score(images)
     evidence = {**fusion.evidence, "choose": score.distance, "noise": score.noise, "cost": sampler.cost}

@@ -66,21 +66,18 @@ def outlook(
     for family, candidates in racers.items():
         members: dict[str, dict[int, float]] = defaultdict(dict)
         for candidate in candidates:
-            members[candidate.member][images_seen(candidate)] = mean_distance(candidate.views, real)
+            members[candidate.member][candidate.nimg] = mean_distance(candidate.views, real)
         courses[family] = Course.of(members.values())
 
     def images(family: str, families: int) -> float:
         members, flops = len(rosters[family]["members"]), rosters[family]["flops_per_image"]
         kimg = rung_kimg(project.params, family, families, members, flops)
-        return 1000 * (kimg if project.params.racing.branch == 1 else branched(project.params, family, kimg)[0])
+        # With siblings one half of it is the plain continuation's; whether a sibling then gets a batch is looked at
+        # once it is known how many families go on.
+        return 1000 * kimg / (1 if project.params.racing.branch == 1 else 2)
 
     order = [standing.family for standing in halve(seen, real, 1)]
     return foretell(order, seen, real, courses, images)
-
-
-def images_seen(candidate: Candidate) -> int:
-    """Return how many images a candidate was trained on: its snapshot's name."""
-    return int(candidate.id.rpartition("/")[2])
 
 
 def decide(
@@ -107,7 +104,7 @@ def row_of(
 ) -> dict[str, Any]:
     """Return a family's row of the table: how it came out, what it has had, and what each member gets next."""
     members = len(roster["members"])
-    seen = max(map(images_seen, candidates))
+    seen = max(candidate.nimg for candidate in candidates)
     return {
         "family": standing.family,
         "place": standing.place,

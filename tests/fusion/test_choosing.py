@@ -28,6 +28,10 @@ def test_what_keeps_a_student_back_is_said(changes, tolerance, words) -> None:
     assert choose([student], FUSED, tolerance) is FUSED
 
 
+def test_nothing_is_near_enough_to_what_cannot_be_told_from_real() -> None:
+    assert why_not(STUDENT, replace(FUSED, distance=0.0), 0.1) == "it is farther away, and 10% is allowed"
+
+
 @pytest.mark.parametrize(
     ("changes", "tolerance"),
     [

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.evaluation import frechet
-from pipeline.fusion.experts import ExpertDistance, Grouped, fit_gate
+from pipeline.fusion.experts import ExpertDistance, Grouped, _spread, fit_gate
 from pipeline.fusion.mixture import MeanDistance
 
 CENTRES = np.array([[-3.0, 0.0], [3.0, 0.0], [0.0, 4.0]])
@@ -150,6 +150,12 @@ def test_identical_members_share_and_a_single_one_takes_all():
     alone = fit_gate(real, members[:1], EVERYONE[:, :1])
     assert alone is not None
     assert alone.table == pytest.approx(np.ones((3, 1)))
+
+
+def test_weights_on_what_is_not_measured_go_to_what_is():
+    measured = np.array([[True, True, False], [False, True, True]])
+    table = np.array([[0.2, 0.6, 0.2], [1.0, 0.0, 0.0]])
+    assert _spread(table, measured) == pytest.approx(np.array([[0.25, 0.75, 0], [0, 0.5, 0.5]]))
 
 
 def test_too_few_images_fit_nothing():

@@ -252,6 +252,30 @@ def test_an_average_is_of_one_class_where_all_parts_know_them():
     assert AverageSampler([conditional(), candidate(0.0)], [0.5, 0.5]).classes == 0
 
 
+def test_a_critic_that_puts_out_no_number_does_not_win_the_vote():
+    class Broken(nn.Module):
+        def forward(self, images, labels=None):
+            shown = images.mean(dim=(1, 2, 3))
+            return shown.where(shown < 0, torch.nan)
+
+    source = MixtureSampler([candidate(-0.5), candidate(0.5)], [0.5, 0.5])
+    voted = draw(VoteSampler(source, [Broken()], draws=6), 1000, seed=0)[:, 0, 0, 0] > 127
+    assert voted.float().mean().item() == pytest.approx(0.5**6, abs=0.02)
+
+
+def test_networks_look_at_no_more_images_at_once_than_generators_draw():
+    passes = []
+
+    class Watched(nn.Module):
+        def forward(self, images, labels=None):
+            passes.append(len(images))
+            return images.mean(dim=(1, 2, 3))
+
+    draw(VoteSampler(candidate(0.5), [Watched()], draws=8), 1000, seed=0)
+    draw(RejectionSampler(candidate(0.5), Watched(), 4, 0.5), 1000, seed=0)
+    assert max(passes) == BLOCK
+
+
 def test_a_vote_judges_images_of_an_asked_class_as_such():
     source = MixtureSampler([conditional((-0.5, -0.5, 0.0)), conditional((0.5, 0.5, 0.0))], [0.5, 0.5])
     voted = VoteSampler(source, [ClassCritic()], draws=6)

@@ -53,6 +53,10 @@ def test_prune_drops_the_silent_and_keeps_the_sum():
     assert prune(np.array([0.7, 0.2995, 0.0005])) == pytest.approx([0.7 / 0.9995, 0.2995 / 0.9995, 0])
 
 
+def test_prune_keeps_all_of_many_equal_weights():
+    assert prune(np.full(1500, 1 / 1500)) == pytest.approx(np.full(1500, 1 / 1500))
+
+
 def test_each_block_of_a_product_finds_its_own_optimum_by_hand():
     # Two blocks of shares ¾ and ¼ that do not touch each other: w₁² + w₂² is least at ⅜ each, and 2w₃ + w₄ in a corner.
     def function(w):

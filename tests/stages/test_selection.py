@@ -88,6 +88,21 @@ def test_a_strategy_that_draws_no_images_is_skipped_and_the_others_go_on(
     assert all("why" in row for row in (uniform, greedy))
 
 
+def test_an_image_that_is_no_number_while_a_strategy_is_fitted_costs_that_strategy_alone(
+    evaluated: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(evaluated.root, tmp_path / "copy")
+    target = Project(tmp_path / "copy", evaluated.params)
+
+    def overflowing(problem: Problem) -> Fusion:
+        raise ChorusError("the generator puts out NaN or infinity: its weights are damaged")
+
+    monkeypatch.setitem(_REGISTRY, "weighted_kid", overflowing)
+    fuse.run(target)
+    rows = read_json(target.fused / "strategies.json")["strategies"]
+    assert ["skipped" in row for row in rows] == [False, True, False]
+
+
 def test_features_that_are_not_finite_are_refused_with_the_candidates_name(evaluated: Project, tmp_path: Path) -> None:
     shutil.copytree(evaluated.root, tmp_path / "copy")
     target = Project(tmp_path / "copy", evaluated.params)

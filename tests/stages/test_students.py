@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -170,15 +171,24 @@ def test_what_cannot_learn_from_this_fusion_is_skipped_and_the_rest_goes_on(fuse
     assert all(arm["kind"] != "student" for arm in read_json(target.report / "metrics.json")["arms"])
 
 
-def test_classes_that_no_member_draws_are_not_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("gap", "lacks"),
+    [
+        ({"shares": [0.5, 0, 0.5], "table": [[1], [0], [1]]}, 1),
+        ({"shares": [0.5, 0.5], "table": [[1], [1]]}, 2),  # a class that the real images to fit on lacked
+    ],
+)
+def test_classes_that_no_member_draws_are_not_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], gap: dict[str, Any], lacks: int
+) -> None:
     target = project(tmp_path, conditional=True, students=BY_CLASS)
     write_until_fused(target)
     path = target.students / "teacher.json"
     candidate = {"kind": "candidate", "id": "gan/r0/000001024"}
-    gap = {"kind": "moe", "by_class": True, "shares": [0.5, 0, 0.5], "table": [[1], [0], [1]], "weights": [1]}
-    write_json(path, read_json(path) | {"recipe": gap | {"parts": [candidate]}})
+    recipe = {"kind": "moe", "by_class": True, "weights": [1], "parts": [candidate], **gap}
+    write_json(path, read_json(path) | {"recipe": recipe})
     distill.run(target, "small")
-    name = read_manifest(target.prepared)["classes"][1]
+    name = read_manifest(target.prepared)["classes"][lacks]
     reason = f"it is conditional, and no member of the fused sampler draws {name}"
     assert read_json(target.student_weights / "small" / "student.json")["skipped"] == reason
     assert f"distill small: skipped: {reason}" in capsys.readouterr().out

@@ -54,6 +54,11 @@ class Candidate:
     def member(self) -> str:
         return self.id.rpartition("/")[0]
 
+    @property
+    def nimg(self) -> int:
+        """How many images it was trained on: its snapshot's name."""
+        return int(self.id.rpartition("/")[2])
+
 
 Made = TypeVar("Made")
 Images = tuple[Tensor, Tensor | None]  # uint8 N×C×H×W and their classes, N int64, where there are any

@@ -95,12 +95,12 @@ def along_trainings(problem: Problem, material: Material) -> Iterator[Average]:
     members = sorted(problem.best_of_each_member(), key=lambda c: (problem.distances[c.id], c.id))
     left = problem.settings.soup_members
     for nearest in members:
-        run = sorted((c for c in problem.pool if c.member == nearest.member), key=seen)
-        stored = [(Profile(width, seen(c)), own) for c in run for width, own in material.profiles(c.id).items()]
+        run = sorted((c for c in problem.pool if c.member == nearest.member), key=lambda c: c.nimg)
+        stored = [(Profile(width, c.nimg), own) for c in run for width, own in material.profiles(c.id).items()]
         if not stored:
             continue
         for end in {c.id: c for c in (nearest, run[-1])}.values():
-            yield from averages_at(end, [pair for pair in stored if pair[0].nimg <= seen(end)])
+            yield from averages_at(end, [pair for pair in stored if pair[0].nimg <= end.nimg])
         left -= 1
         if not left:
             return
@@ -109,17 +109,17 @@ def along_trainings(problem: Problem, material: Material) -> Iterator[Average]:
 def averages_at(end: Candidate, stored: Sequence[tuple[Profile, dict[str, Tensor]]]) -> Iterator[Average]:
     """Yield averages of the weights of a training up to the snapshot `end`, of what was stored until then."""
     for width in WIDTHS if stored else ():
-        found = combination([profile for profile, _ in stored], Profile(width, seen(end)))
+        found = combination([profile for profile, _ in stored], Profile(width, end.nimg))
         if found.error <= MISSING:
-            about = {"sigma_rel": width, "nimg": seen(end), "missing": found.error}
-            name = f"{name_of(end)}/{seen(end):09d}-{round(1000 * width):03d}"
+            about = {"sigma_rel": width, "nimg": end.nimg, "missing": found.error}
+            name = f"{name_of(end)}/{end.nimg:09d}-{round(1000 * width):03d}"
             yield Average(name, end, combine(found.coefficients, [own for _, own in stored]), about)
 
 
 def among_siblings(problem: Problem, material: Material) -> Iterator[Average]:
     """Yield the mean of the siblings of each ancestor, and that of them and of its plain continuation."""
     last: dict[str, Candidate] = {}
-    for candidate in sorted(problem.pool, key=seen):
+    for candidate in sorted(problem.pool, key=lambda c: c.nimg):
         last[candidate.member] = candidate
     families: dict[str, list[Candidate]] = defaultdict(list)
     for member, candidate in sorted(last.items()):
@@ -136,8 +136,8 @@ def mean_of(parts: Sequence[Candidate], material: Material) -> Average:
     """Return the plain mean of the weights of candidates that went on from one state."""
     weights = [dict(material.generator(c.id).named_parameters()) for c in parts]
     mean = combine(np.full(len(parts), 1 / len(parts)), weights)
-    name = f"{name_of(parts[0])}/{seen(parts[0]):09d}-mean{len(parts)}"
-    return Average(name, parts[0], mean, {"parts": [c.id for c in parts], "nimg": seen(parts[0])})
+    name = f"{name_of(parts[0])}/{parts[0].nimg:09d}-mean{len(parts)}"
+    return Average(name, parts[0], mean, {"parts": [c.id for c in parts], "nimg": parts[0].nimg})
 
 
 def network_of(average: Average, problem: Problem, material: Material) -> nn.Module:
@@ -156,11 +156,6 @@ def measured(network: nn.Module, problem: Problem, material: Material) -> float:
     count = len(problem.pool[0].read()[0])
     images = draw(CandidateSampler(network, material.device), count, seed=derive_seed(problem.seed, "soup", "samples"))
     return mean_distance(Real(material.features(images)).views, problem.real.views)
-
-
-def seen(candidate: Candidate) -> int:
-    """Return how many images a candidate had seen."""
-    return int(candidate.id.rpartition("/")[2])
 
 
 def name_of(candidate: Candidate) -> str:
