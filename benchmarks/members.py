@@ -5,7 +5,8 @@
 FOLDER of --clone becomes a clone of the project whose `reference` stage has run on Fashion-MNIST (with the parameters
 of benchmarks/fashion_mnist.yaml), unless it is one. The families are those of benchmarks/members.yaml. Each is trained
 for the same seconds of one core's time, two families at once on two cores; its averaged generator's samples are
-compared with the gate split. A second run with the same --clone measures only what is not in its members.json yet.
+compared with the gate split. A second run with the same --clone measures only what is not in its members-SECONDS.json
+yet.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""MLflow runs: one parent for each pipeline run, one child for each member; the only place that opens the store.
+"""MLflow runs: one parent for each pipeline run, one child for each member.
 
 Runs are found again by tags that say what they hold (a content hash), never by an id kept in a file.
 """

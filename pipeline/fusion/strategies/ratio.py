@@ -1,4 +1,4 @@
-"""The weighted mixture, with its images kept by a density ratio on the features of all selection extractors."""
+"""The weighted mixture, with its images kept by a density ratio on all that `pipeline.fusion.sights` sees."""
 
 import math
 from collections.abc import Sequence
