@@ -66,7 +66,7 @@ class Ruler:
 def choose_dims(setting: Literal["auto", "all"] | int, features: int, images: int) -> int | None:
     """Resolve `evaluation.dims` for an extractor with so many features; None means all of them.
 
-    images: the fewest, of real and of generated ones, that a decision is taken on. auto: all where these are at least
+    images: the fewest, of half of `val` and of generated ones, that a decision is taken on. auto: all where these are at least
     10 a feature, else 16. Below that a Fréchet distance is mostly the bias of its covariance estimate, which grows with
     the square of the dimensions.
     """
@@ -77,6 +77,12 @@ def choose_dims(setting: Literal["auto", "all"] | int, features: int, images: in
             return None
         setting = FEW_DIMS
     return setting if setting < features else None
+
+
+def few_for(rulers: Sequence[Ruler], features: Sequence[Matrix]) -> list[str]:
+    """Return the names of the rulers that have too many dimensions for so many images, N×d for each."""
+    pairs = zip(rulers, features, strict=True)
+    return [ruler.name for ruler, seen in pairs if len(seen) < ENOUGH_IMAGES * seen.shape[1]]
 
 
 def frechet_name(extractor: str, dims: int | None) -> str:

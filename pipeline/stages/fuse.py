@@ -7,7 +7,7 @@ from typing import Any
 from pipeline.compute import Runtime, set_up
 from pipeline.errors import ChorusError, PassingError
 from pipeline.evaluation import store
-from pipeline.evaluation.ruler import DECIDES
+from pipeline.evaluation.ruler import DECIDES, few_for
 from pipeline.files import copy_snapshot, write_json
 from pipeline.fusion.choice import Entrant, choose, verdict
 from pipeline.fusion.diversity import diversity, plain_mixtures
@@ -37,6 +37,10 @@ def run(project: Project) -> None:
     remove_former(project, "fuse")
     rulers = store.deciding_rulers(project.reference)
     fit, held_out = halves_of_val(project, rulers)
+    fewer = min(fit, held_out, key=len)
+    if few := few_for(rulers, fewer.features):
+        remedy = "add images, bring fusion.fit_fraction nearer to 0.5, or lower evaluation.dims"
+        print(f"fuse  warning: {len(fewer)} images of val are few for {', '.join(few)}: {remedy}", flush=True)
     pool, siblings = without_worse_siblings(project, read_pool(project, rulers), fit)
     for found in siblings:
         verdict = "kept" if found.kept else "left out"

@@ -19,7 +19,7 @@ from pipeline.evaluation.metrics import measure, warnings_of
 from pipeline.evaluation.own import OWN, learn, rows_to_learn_from
 from pipeline.evaluation.ruler import DECIDES, Ruler, choose_dims, decisive, fit_ruler
 from pipeline.files import write_json
-from pipeline.params import Params, conflict
+from pipeline.params import conflict
 from pipeline.progress import Progress
 from pipeline.project import Project
 from pipeline.randomness import derive_seed
@@ -51,7 +51,7 @@ def run(project: Project) -> None:
     for name in (*selection, *judges):
         extractor = make_extractor(project, runtime, name, splits["train"], classes)
         real = featurise(project.reference, extractor, splits)
-        fewest = fewest_images(project.params, len(real["val"]))
+        fewest = min(len(real["val"]) // 2, project.params.evaluation.samples)
         dims = choose_dims(project.params.evaluation.dims, real["val"].values.shape[1], fewest)
         ruler = fit_ruler(name, real["train"].values, dims)
         store.write_ruler(project.reference, ruler)
@@ -80,12 +80,6 @@ def run(project: Project) -> None:
             "warnings": warnings,
         },
     )
-
-
-def fewest_images(params: Params, val: int) -> int:
-    """Return the fewest images, real ones of the two parts of `val` or generated ones, that a decision is taken on."""
-    share = min(params.fusion.fit_fraction, 1 - params.fusion.fit_fraction)
-    return min(round(share * val), params.evaluation.samples)
 
 
 def check_counts(splits: Mapping[str, Split], neighbours: int) -> None:

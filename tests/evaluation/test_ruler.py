@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.evaluation.frechet import distance, mean_distance, moments
-from pipeline.evaluation.ruler import Ruler, choose_dims, decisive, fit_ruler, frechet_name, views
+from pipeline.evaluation.ruler import Ruler, choose_dims, decisive, few_for, fit_ruler, frechet_name, views
 
 
 @pytest.mark.parametrize(
@@ -94,3 +94,8 @@ def test_moments_seen_are_those_of_what_is_projected() -> None:
         direct, seen = moments(ruler.project(values[:50])), ruler.see(moments(values[:50]))
         np.testing.assert_allclose(seen.mean, direct.mean, atol=1e-12)
         np.testing.assert_allclose(seen.covariance, direct.covariance, atol=1e-10)
+
+
+def test_rulers_with_too_many_dimensions_for_the_images_are_named() -> None:
+    wide, narrow = (Ruler(name, None, f"fd_{name}", spread=1.0) for name in ("wide", "narrow"))
+    assert few_for([wide, narrow], [np.zeros((150, 16)), np.zeros((150, 15))]) == ["fd_wide"]

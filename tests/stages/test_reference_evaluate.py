@@ -51,15 +51,6 @@ def write_members(target: Project, scale: float = 1.0, class_shares: tuple[float
     write_json(target.family_folder("gan") / "family.json", {"schema": 1, "family": "gan", "members": ["r0", "r1"]})
 
 
-def test_dimensions_follow_the_smaller_part_of_val(tmp_path: Path) -> None:
-    def fewest(fraction: float, val: int) -> int:
-        text = PARAMS.replace("samples: 100", "samples: 5000") % "" + f"fusion: {{fit_fraction: {fraction}}}\n"
-        return reference.fewest_images(parse_params(text), val)
-
-    assert (fewest(0.5, 1400), fewest(0.9, 1400), fewest(0.2, 1400)) == (700, 140, 280)
-    assert fewest(0.5, 20_000) == 5000
-
-
 @pytest.fixture(autouse=True)
 def own_store(monkeypatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
