@@ -66,9 +66,9 @@ class Ruler:
 def choose_dims(setting: Literal["auto", "all"] | int, features: int, images: int) -> int | None:
     """Resolve `evaluation.dims` for an extractor with so many features; None means all of them.
 
-    images: the fewest, of half of `val` and of generated ones, that a decision is taken on. auto: all where these are at least
-    10 a feature, else 16. Below that a Fréchet distance is mostly the bias of its covariance estimate, which grows with
-    the square of the dimensions.
+    images: the fewest, of half of `val` and of generated ones, that a decision is taken on. auto: all where there are
+    at least 10 a feature, else 16. Below that a Fréchet distance is mostly the bias of its covariance estimate, which
+    grows with the square of the dimensions.
     """
     if setting == "all":
         return None
