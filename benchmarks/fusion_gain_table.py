@@ -35,6 +35,7 @@ Arm = dict[int, dict[str, Any]]  # by repetition: the line of the arm
 MEAN, BEST, SINGLE = "mean member", "best member", "plain single"
 CHOSEN = "as chosen"
 ALL = f"{ENSEMBLE}, all strategies"
+FAR = 3
 FEWEST = 3  # repetitions of which an interval says anything
 
 
@@ -180,7 +181,10 @@ def mean_of(arm: Arm, name: str) -> float:
 
 
 def draw(arms: dict[str, Arm], names: list[str], split: str, path: Path) -> None:
-    """Draw the distances of the arms that every repetition has, with their intervals, a panel a judge."""
+    """Draw the distances of the arms that every repetition has, with their intervals, a panel a judge.
+
+    Arms that are more than `FAR` times as far away as the best member are left out: they would take all the room.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -188,6 +192,7 @@ def draw(arms: dict[str, Arm], names: list[str], split: str, path: Path) -> None
 
     most = max(map(len, arms.values()))
     order = [name for name, arm in arms.items() if len(arm) == most and not name.endswith(CHOSEN)]
+    order = [name for name in order if mean_of(arms[name], names[0]) <= FAR * mean_of(arms[BEST], names[0])]
     order.sort(key=lambda name: -mean_of(arms[name], names[0]))
     figure, axes = pyplot.subplots(1, len(names), figsize=(9, 0.9 + 0.28 * len(order)), sharey=True, squeeze=False)
     for axis, judge in zip(axes[0], names, strict=True):
