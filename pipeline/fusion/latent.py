@@ -33,7 +33,7 @@ class LatentSampler(Sampler):
 
     rater: maps `starts` B×D to the logarithms of the probabilities with which they are kept; values above 0 count as 0.
     tries: latents that an image has; after as many the one that is rated highest is taken. acceptance: the share that
-    is kept. An image is one pass of the generator, and 1 / acceptance of the rater, which is far smaller than most.
+    is kept. An image is one pass of the generator, and 1 / acceptance of the rater, which is small.
     """
 
     def __init__(self, source: CandidateSampler, rater: nn.Module, tries: int, acceptance: float) -> None:

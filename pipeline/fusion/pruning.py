@@ -94,11 +94,11 @@ def measured(
     quadratic form says, `pipeline.fusion.tilt.potential`, and by that of a real image as the one with the sides
     exchanged.
     """
-    seen_of = [part.views for part in parts]
-    views = mixed(seen_of, weights)
+    held = np.flatnonzero(weights).tolist()
+    views = mixed([part.views for part in parts], weights)
     form = potential(views, real.views)
     generated = {i: weights[i] * form(seen) for i, seen in features.items()}
-    distance = MeanDistance.of(seen_of, real.views, unbiased=True).value(weights)
+    distance = MeanDistance.of([parts[i].views for i in held], real.views, unbiased=True).value(weights[held])
     return Measured(distance, potential(real.views, views)(real.features), generated)
 
 
