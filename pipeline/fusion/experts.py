@@ -175,11 +175,6 @@ def _rows_scaled(table: Matrix) -> Matrix:
     return np.divide(table, sums, out=np.zeros(table.shape), where=sums > 0)
 
 
-def _measured_part(table: Matrix, measured: Mask) -> Matrix:
-    """Return the table with its weights on measured cells alone; equal ones in a row that has none there."""
-    return _spread(table, measured)
-
-
 def _shrunk(own: Matrix, plain: Matrix, strength: float) -> Matrix:
     """Return the mean of two tables; a row of zeros in the first is taken from the second."""
     return np.where(own.any(axis=1, keepdims=True), (1 - strength) * own + strength * plain, plain)
@@ -221,5 +216,5 @@ def _held_out(
     test = ExpertDistance.of(real_outside, outside, measured, shares)
     without_groups = MeanDistance.of([member.views for member in outside], real_outside.views)(weights)[0]
     plain = _spread(weights, able)
-    tables = [_measured_part(_shrunk(own, plain, strength), measured) for strength in STRENGTHS]
+    tables = [_spread(_shrunk(own, plain, strength), measured) for strength in STRENGTHS]
     return [without_groups, *(test(table)[0] for table in tables)]
